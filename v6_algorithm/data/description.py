@@ -89,7 +89,7 @@ def describe(
 
 
 def hints_of(frame: pd.DataFrame, kinds: dict[str, str], columns: TableColumns | None = None) -> dict[str, str]:
-    """Say why columns are not used as they stand, where that is clear; see `cells.HINTS`."""
+    """Say why columns are not used as they stand, where that is clear; see `hints.HINTS`."""
     if frame.shape[1] > MOST_HINTED:
         return {}
     columns = columns or TableColumns(frame)

@@ -91,7 +91,7 @@ def read_excel(uri: str, name: str, sheet: str | None, words: Collection[str], a
             columns = _check_old(book.book[sheet], name, names, assumed)
         else:
             columns = _check_sheet(_xml(uri, sheet), name, names, assumed)
-        if unseen := [names[place] or f"Unnamed: {place}" for place in columns if place < len(names)]:
+        if unseen := _named([place for place in columns if place < len(names)], names):
             assumed["hidden columns"] = unseen, len(unseen)
         frame = book.parse(sheet, na_values=list(words), keep_default_na=False)
         if any(column != column for column in frame.columns):
@@ -141,11 +141,9 @@ def _place_of(cell: bytes) -> int:
 
 
 def _named(places: Collection[int], names: Sequence[str]) -> list[str]:
-    """Return the names of some columns."""
-    return [
-        names[place] or f"Unnamed: {place}" if 0 <= place < len(names) else f"Unnamed: {place}"
-        for place in sorted(set(places))
-    ]
+    """Return the names of some columns in their order, each once; pandas' of one without a name."""
+    known = {place: name for place, name in enumerate(names) if name}
+    return [known.get(place, f"Unnamed: {place}") for place in sorted(set(places))]
 
 
 def _check_old(sheet: Any, name: str, names: Sequence[str], assumed: Assumed) -> list[int]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from v6_algorithm.data.assumed import Assumed
 from v6_algorithm.data.cells import MAY_BE_LABELS, note_words, words_of_labels
+from v6_algorithm.data.mixed_columns import COMMA
 from v6_algorithm.data.names import check_once
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.table_form import TableForm
@@ -27,7 +28,6 @@ _SEP = re.compile(r"[\ufeff]?\"?sep=([^\r\n\"])\"?[\r\n]", re.I)
 # Marks by which tables are often separated, that a header in one piece may show.
 _SEPARATORS = (";", "\t", "|", "^")
 _NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
-_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _FIRST_LINE, _FEW_LINES = 2, 50
 COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
@@ -127,7 +127,7 @@ def _with_commas(uri: str, mark: str, encoding: str | None) -> str:
     """Ask for a decimal comma as well where the first lines have numbers with one between these marks."""
     with _opened(uri, encoding) as file:
         cells = [cell.strip().strip('"') for line in islice(file, 1, _FEW_LINES) for cell in line.split(mark)]
-    commas = any(_DECIMAL_COMMA.fullmatch(cell) for cell in cells)
+    commas = any(COMMA.fullmatch(cell) for cell in cells)
     return ', with data.decimal: ","' if commas else ""
 
 

@@ -10,10 +10,11 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from v6_algorithm.data.cells import some_rows
 from v6_algorithm.data.unknown import CODES, NEGATIVE_CODES
 
 Array = np.ndarray
-_COMMA = re.compile(r"[+-]?\d+,\d+")
+COMMA = re.compile(r"[+-]?\d+,\d+")
 _POINT = re.compile(r"[+-]?\d*\.\d+")
 _ONE_GROUP = re.compile(r"[+-]?\d{1,3}\.\d{3}")
 # "3 episodes", "1 episode"; how much of a word is the same of one thing and of several; and how many other texts, in
@@ -30,7 +31,6 @@ _ROWS, _FEWEST, _DIFFERENT, _SHARE = 40, 10, 6, 0.02
 # How far the factor may be off, how wide the gap is at least (as a factor and as a share of the factor's logarithm),
 # and how much one group's spread may be of the other's, in logarithms.
 _OFF, _GAP, _GAP_SHARE, _ALIKE = 0.12, 1.5, 0.25, 2.5
-_LOOKED_AT = 200
 # Of the distance between the quartiles: counts of viruses reach 10,000 of them.
 _FAR_OUT = 1e6
 
@@ -38,7 +38,7 @@ _FAR_OUT = 1e6
 def mixed_marks(cells: Collection[str]) -> bool:
     """Say whether some of these texts have a decimal comma and others a point that is no mark of thousands."""
     points = [cell for cell in cells if _POINT.fullmatch(cell)]
-    commas = any(_COMMA.fullmatch(cell) for cell in cells)
+    commas = any(COMMA.fullmatch(cell) for cell in cells)
     return commas and any(not _ONE_GROUP.fullmatch(cell) for cell in points)
 
 
@@ -84,8 +84,7 @@ def may_have_outlier(numbers: Array, low: Array, high: Array) -> Array:
     """Say of which columns, (columns,) bool of (rows, columns) with their ends, `has_outlier` has to look closer."""
     if len(numbers) < _ROWS:
         return np.zeros(numbers.shape[1], dtype=bool)
-    places = np.unique((np.arange(_LOOKED_AT) * (np.sqrt(5) - 1) / 2 % 1 * len(numbers)).astype(np.int64))
-    size = np.sort(np.abs(numbers[places]), axis=0)
+    size = np.sort(np.abs(numbers[some_rows(len(numbers))]), axis=0)
     middle = size[np.maximum(np.isfinite(size).sum(axis=0) - 1, 0) // 2, np.arange(numbers.shape[1])]
     may: Array = np.maximum(np.abs(low), np.abs(high)) > _FAR_OUT / 10 * middle
     return may
@@ -97,9 +96,8 @@ def may_have_two_units(numbers: Array, low: Array, high: Array) -> Array:
     if len(numbers) < _ROWS or not may.any():
         return np.zeros_like(may)
     columns = np.flatnonzero(may)
-    # Not every second row, as those of a kind may be.
-    places = np.unique((np.arange(_LOOKED_AT) * (np.sqrt(5) - 1) / 2 % 1 * len(numbers)).astype(np.int64))
-    some = np.sort(np.where(numbers[places][:, columns] > 0, numbers[places][:, columns], np.nan), axis=0)
+    some = numbers[some_rows(len(numbers))][:, columns]
+    some = np.sort(np.where(some > 0, some, np.nan), axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         widest = np.nanmax(np.where(np.isnan(some[1:]), 1.0, some[1:] / some[:-1]), axis=0, initial=1.0)
     may[columns] = widest >= _GAP

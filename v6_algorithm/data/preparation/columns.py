@@ -245,7 +245,7 @@ def tell_patients(data: Data, hints: Mapping[str, Mapping[str, str]]) -> list[st
 def tell_numbers(
     hints: Mapping[str, Mapping[str, str]], used: Collection[str], reasons: Sequence[str] = _SEEMING
 ) -> list[str]:
-    """Tell which of these columns may not be what they seem, by the sites' hints (`cells.HINTS`)."""
+    """Tell which of these columns may not be what they seem, by the sites' hints (`hints.HINTS`)."""
     from v6_algorithm.data.rows.kind import listed
 
     notes = []
