@@ -470,14 +470,15 @@ def test_the_page_of_the_policy_lists_every_rule_with_its_range_and_presets():
 
 
 def test_numbers_on_the_page_are_the_codes():
-    from v6_algorithm.data import description, names, targets
+    from v6_algorithm.data import names, targets
+    from v6_algorithm.data.description import describe
     from v6_algorithm.data.quantiles import _CELLS
     from v6_algorithm.learning.metrics import ClassificationMetrics
     from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS
 
     for text in (
         f"the distinct values of the target, as text or number, at most {targets._MOST_CLASSES};",
-        f"calls categorical, at most {description._MOST_CATEGORIES} |",
+        f"calls categorical, at most {describe._MOST_CATEGORIES} |",
         f"names of columns (at most {names._SHOWN},",
         f"for each fold: {_CELLS} at first, and {_CELLS} more for each quantile",
         f"of {ClassificationMetrics(2).bins:,} bins of the predicted probability",

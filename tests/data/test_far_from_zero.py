@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import scan
 
-from v6_algorithm.data.cells import blurred
 from v6_algorithm.data.imaging.fitting import fitted
 from v6_algorithm.data.imaging.picture import Picture, narrowed
 from v6_algorithm.data.imaging.stack import TableImages, read_stack, stack_pixels
 from v6_algorithm.data.imaging.statistics import image_moments
 from v6_algorithm.data.preparation import Preparation, Setup
+from v6_algorithm.data.reading.cells import blurred
 from v6_algorithm.data.rows.numbers import numbers_of
 from v6_algorithm.data.sequences import stack_sequences
 from v6_algorithm.data.sources import TableSource

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v6_algorithm.data import table as tables
-from v6_algorithm.data.description import describe
+from v6_algorithm.data.description.describe import describe
 from v6_algorithm.data.preparation import Setup, agree
 from v6_algorithm.data.preparation.statistics import Preparation
 from v6_algorithm.errors import DataError, ExperimentError, SiteError

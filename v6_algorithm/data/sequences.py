@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.cells import blurred
 from v6_algorithm.data.files import folder_of, within
+from v6_algorithm.data.reading.cells import blurred
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Sequence
 

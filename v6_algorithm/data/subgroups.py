@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from v6_algorithm.data.description import column_kind
+from v6_algorithm.data.description.describe import column_kind
 from v6_algorithm.data.names import not_there
 from v6_algorithm.data.targets import coded
 from v6_algorithm.errors import DataError

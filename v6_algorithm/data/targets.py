@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from v6_algorithm.data.cells import blurred
-from v6_algorithm.data.hints import HINTS, hint, holds_complex
+from v6_algorithm.data.description.hints import HINTS, hint, holds_complex
 from v6_algorithm.data.preparation.spelling import check_written
-from v6_algorithm.data.texts import has_value
+from v6_algorithm.data.reading.cells import blurred
+from v6_algorithm.data.reading.texts import has_value
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import parse_condition
 

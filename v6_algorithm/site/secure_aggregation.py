@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.assumed import without_counts
+from v6_algorithm.data.reading.assumed import without_counts
 from v6_algorithm.errors import PolicyError, SiteError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.secure_aggregation import fixed_point, protocol

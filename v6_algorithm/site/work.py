@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.data.assumed import Told, disclosed
 from v6_algorithm.data.files import cache_key
 from v6_algorithm.data.preparation import Setup
+from v6_algorithm.data.reading.assumed import Told, disclosed
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.kind import RowKind, Shelf
 from v6_algorithm.data.sources import TableSource

@@ -31,7 +31,7 @@ from v6_algorithm.coordinator.preparation.schema_checks import (
     check_sums,
     check_trained_on,
 )
-from v6_algorithm.data.hints import HINTS
+from v6_algorithm.data.description.hints import HINTS
 from v6_algorithm.data.preparation.setup import Setup, pack_arrays
 from v6_algorithm.data.preparation.statistics import Moments
 from v6_algorithm.data.preparation.times import count_times

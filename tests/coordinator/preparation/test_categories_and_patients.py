@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.data.patients import hash_groups
+from v6_algorithm.data.description.patients import hash_groups
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.local import LocalFederation
 from v6_algorithm.engines.simulate import local_federation

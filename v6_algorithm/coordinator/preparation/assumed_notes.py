@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from v6_algorithm.data.assumed import KINDS, Told
+from v6_algorithm.data.reading.assumed import KINDS, Told
 from v6_algorithm.data.rows.kind import listed, some
 
 

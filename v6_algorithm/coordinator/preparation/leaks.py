@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from v6_algorithm.data.description import MOST_HINTED
-from v6_algorithm.data.leaks import REASONS
+from v6_algorithm.data.description.describe import MOST_HINTED
+from v6_algorithm.data.description.leaks import REASONS
 from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import WireError
 

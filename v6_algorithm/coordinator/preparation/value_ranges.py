@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from v6_algorithm.coordinator.preparation.event_times import OTHER_UNIT
-from v6_algorithm.data.description import MOST_CODES
+from v6_algorithm.data.description.describe import MOST_CODES
 from v6_algorithm.data.preparation.statistics import Moments
 from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import WireError

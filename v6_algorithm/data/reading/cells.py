@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from v6_algorithm.data.assumed import Assumed
-from v6_algorithm.data.texts import Texts, has_value, texts_of
+from v6_algorithm.data.reading.assumed import Assumed
+from v6_algorithm.data.reading.texts import Texts, has_value, texts_of
 from v6_algorithm.experiment.table_form import TableForm
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from v6_algorithm.data.description import column_kind
-from v6_algorithm.data.hints import hint
+from v6_algorithm.data.description.describe import column_kind
+from v6_algorithm.data.description.hints import hint
 from v6_algorithm.data.rows.numbers import numbers_of
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.data.targets import canonical

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from v6_algorithm.data.table_columns import TableColumns
+from v6_algorithm.data.description.table_columns import TableColumns
 from v6_algorithm.data.targets import TargetColumn, coded, encoded_target
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from v6_algorithm.data.assumed import Assumed
+from v6_algorithm.data.reading.assumed import Assumed
 from v6_algorithm.errors import DataError
 
 if TYPE_CHECKING:

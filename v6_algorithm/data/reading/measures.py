@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from v6_algorithm.data.assumed import Assumed
 from v6_algorithm.data.files import as_names, folder_of, left_out_of, within
 from v6_algorithm.data.names import not_there
+from v6_algorithm.data.reading.assumed import Assumed
 from v6_algorithm.errors import DataError
 
 if TYPE_CHECKING:

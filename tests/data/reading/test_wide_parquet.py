@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from v6_algorithm.data import parquet
+from v6_algorithm.data.reading import parquet
 from v6_algorithm.data.sources import TableSource
 
 GENERATOR = np.random.default_rng(5)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v6_algorithm.data.description import column_kind, column_kinds, describe, hints_of
-from v6_algorithm.data.hints import hint
+from v6_algorithm.data.description.describe import column_kind, column_kinds, describe, hints_of
+from v6_algorithm.data.description.hints import hint
 from v6_algorithm.data.targets import TargetColumn, canonical
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Experiment

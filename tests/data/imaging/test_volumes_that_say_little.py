@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from v6_algorithm.data.assumed import KINDS
 from v6_algorithm.data.imaging.describing import describe_images
 from v6_algorithm.data.imaging.files import read_image
 from v6_algorithm.data.imaging.naming import images_in
 from v6_algorithm.data.imaging.picture import UnreadableImageError
 from v6_algorithm.data.imaging.stack import find_images, load_stack, read_stack
+from v6_algorithm.data.reading.assumed import KINDS
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Image
 

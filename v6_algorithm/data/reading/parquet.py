@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.assumed import Assumed
-from v6_algorithm.data.cells import bare, blurred, some_rows
+from v6_algorithm.data.reading.assumed import Assumed
+from v6_algorithm.data.reading.cells import bare, blurred, some_rows
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-MOCK = Path(__file__).parents[2] / "mock"
+MOCK = Path(__file__).parents[3] / "mock"
 sys.path.insert(0, str(MOCK))
 Image = pytest.importorskip("PIL.Image")
 make_lesions, make_volumes = import_module("make_lesions"), import_module("make_volumes")

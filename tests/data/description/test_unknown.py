@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 import v6_algorithm.api as v6
-from v6_algorithm.data.cells import uniform
-from v6_algorithm.data.description import column_kinds, hints_of
-from v6_algorithm.data.hints import hint, without_hint
+from v6_algorithm.data.description.describe import column_kinds, hints_of
+from v6_algorithm.data.description.hints import hint, without_hint
+from v6_algorithm.data.description.unknown import WORDS, unknown_labels
+from v6_algorithm.data.reading.cells import uniform
 from v6_algorithm.data.rows.numbers import LeftOut
-from v6_algorithm.data.unknown import WORDS, unknown_labels
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment.table_form import USUAL
 

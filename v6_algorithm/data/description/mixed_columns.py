@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from v6_algorithm.data.cells import some_rows
-from v6_algorithm.data.unknown import CODES, NEGATIVE_CODES
+from v6_algorithm.data.description.unknown import CODES, NEGATIVE_CODES
+from v6_algorithm.data.reading.cells import some_rows
 
 Array = np.ndarray
 COMMA = re.compile(r"[+-]?\d+,\d+")

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from v6_algorithm.data.cells import FLOAT32_MAX, NUMBER
-from v6_algorithm.data.mixed_columns import (
+from v6_algorithm.data.description.mixed_columns import (
     counted,
     has_outlier,
     has_two_units,
@@ -22,8 +21,7 @@ from v6_algorithm.data.mixed_columns import (
     may_have_two_units,
     mixed_marks,
 )
-from v6_algorithm.data.texts import Texts, texts_of
-from v6_algorithm.data.unknown import (
+from v6_algorithm.data.description.unknown import (
     BELOW_ZERO,
     CODES,
     NINE,
@@ -33,6 +31,8 @@ from v6_algorithm.data.unknown import (
     known_word,
     may_have_zeros,
 )
+from v6_algorithm.data.reading.cells import FLOAT32_MAX, NUMBER
+from v6_algorithm.data.reading.texts import Texts, texts_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from v6_algorithm.data.description import column_kinds
-from v6_algorithm.data.hints import hint
+from v6_algorithm.data.description.describe import column_kinds
+from v6_algorithm.data.description.hints import hint
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import DataError
 

@@ -12,9 +12,9 @@ from hospitals import command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from v6_algorithm.data.cells import EMPTY_WORDS
-from v6_algorithm.data.description import column_kinds
-from v6_algorithm.data.hints import hint, without_hint
+from v6_algorithm.data.description.describe import column_kinds
+from v6_algorithm.data.description.hints import hint, without_hint
+from v6_algorithm.data.reading.cells import EMPTY_WORDS
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Data

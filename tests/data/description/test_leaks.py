@@ -8,7 +8,7 @@ import pytest
 
 import v6_algorithm.api as v6
 from v6_algorithm.coordinator.preparation.leaks import check_leaks
-from v6_algorithm.data.leaks import telling_columns
+from v6_algorithm.data.description.leaks import telling_columns
 from v6_algorithm.data.targets import TargetColumn
 from v6_algorithm.errors import WireError
 
@@ -135,7 +135,7 @@ def test_of_long_tables_some_rows_are_looked_at_first_and_the_same_columns_are_n
     )  # fmt: skip
     target = TargetColumn("y", kind=kind)
     of_all = told(frame, target)
-    monkeypatch.setattr("v6_algorithm.data.leaks._FIRST_ROWS", 200)
+    monkeypatch.setattr("v6_algorithm.data.description.leaks._FIRST_ROWS", 200)
     assert told(frame, target) == of_all
     assert of_all == (
         {"copy": "copy", "curve": "copy", "few wrong": "nearly", "apart": "separates", "gaps": "empty"}

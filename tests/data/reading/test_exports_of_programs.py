@@ -12,9 +12,9 @@ import pytest
 import v6_algorithm.api as v6
 from v6_algorithm.coordinator.preparation.patients import tell_repeats
 from v6_algorithm.coordinator.preparation.value_ranges import tell_target_sizes
-from v6_algorithm.data.hints import hint
+from v6_algorithm.data.description.hints import hint
+from v6_algorithm.data.description.repeats import RowHashes, row_hashes
 from v6_algorithm.data.preparation.spelling import may_be_one
-from v6_algorithm.data.repeats import RowHashes, row_hashes
 from v6_algorithm.data.sources import TableSource, source_in
 from v6_algorithm.errors import DataError, ExperimentError
 from v6_algorithm.experiment.table_form import TableForm

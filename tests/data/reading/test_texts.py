@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v6_algorithm.data.cells import cleaned, columns_at
-from v6_algorithm.data.description import column_kind, column_kinds, hints_of
-from v6_algorithm.data.hints import hint
-from v6_algorithm.data.table_columns import TableColumns
-from v6_algorithm.data.texts import has_value, texts_of
+from v6_algorithm.data.description.describe import column_kind, column_kinds, hints_of
+from v6_algorithm.data.description.hints import hint
+from v6_algorithm.data.description.table_columns import TableColumns
+from v6_algorithm.data.reading.cells import cleaned, columns_at
+from v6_algorithm.data.reading.texts import has_value, texts_of
 from v6_algorithm.experiment.table_form import TableForm
 
 WORDS = ["f", "m", "1", "1.0", " 2.5 ", "007", "1e400", "9007199254740993", "-", "None", "nan", "inf", "", "< 1"]

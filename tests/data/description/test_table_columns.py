@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from v6_algorithm.data import leaks, repeats, table_columns
-from v6_algorithm.data.description import codes_of, column_kinds, hints_of
-from v6_algorithm.data.table_columns import TableColumns
+from v6_algorithm.data.description import leaks, repeats, table_columns
+from v6_algorithm.data.description.describe import codes_of, column_kinds, hints_of
+from v6_algorithm.data.description.table_columns import TableColumns
 from v6_algorithm.data.targets import TargetColumn
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from v6_algorithm.data.cells import columns_at
-from v6_algorithm.data.texts import Texts, texts_of
+from v6_algorithm.data.reading.cells import columns_at
+from v6_algorithm.data.reading.texts import Texts, texts_of
 
 if TYPE_CHECKING:
     import pandas as pd

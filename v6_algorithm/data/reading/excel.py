@@ -13,8 +13,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.data.assumed import Assumed
 from v6_algorithm.data.names import check_once
+from v6_algorithm.data.reading.assumed import Assumed
 from v6_algorithm.errors import DataError
 
 if TYPE_CHECKING:

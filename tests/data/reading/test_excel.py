@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import openpyxl
 import pytest
 
-from v6_algorithm.data.excel import _check_old
-from v6_algorithm.data.hints import hint
+from v6_algorithm.data.description.hints import hint
+from v6_algorithm.data.reading.excel import _check_old
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.table_form import TableForm

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.hints import hint, holds_complex, without_hint
+from v6_algorithm.data.description.hints import hint, holds_complex, without_hint
+from v6_algorithm.data.description.table_columns import TableColumns
 from v6_algorithm.data.names import check_once, not_there
+from v6_algorithm.data.reading.texts import Texts, texts_of
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.numbers import says_whose
 from v6_algorithm.data.sequences import holds_arrays
 from v6_algorithm.data.synthetic import synthetic_rows
-from v6_algorithm.data.table_columns import TableColumns
 from v6_algorithm.data.targets import TargetColumn, coded, describe_targets, known_rows
-from v6_algorithm.data.texts import Texts, texts_of
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Data
 

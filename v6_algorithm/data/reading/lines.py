@@ -13,10 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from v6_algorithm.data.assumed import Assumed
-from v6_algorithm.data.cells import MAY_BE_LABELS, note_words, words_of_labels
-from v6_algorithm.data.mixed_columns import COMMA
+from v6_algorithm.data.description.mixed_columns import COMMA
 from v6_algorithm.data.names import check_once
+from v6_algorithm.data.reading.assumed import Assumed
+from v6_algorithm.data.reading.cells import MAY_BE_LABELS, note_words, words_of_labels
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.table_form import TableForm
 

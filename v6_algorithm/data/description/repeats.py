@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from v6_algorithm.data.description.table_columns import TableColumns
 from v6_algorithm.data.rows.numbers import looks_like_identifier
-from v6_algorithm.data.table_columns import TableColumns
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,9 +8,9 @@ import pytest
 
 import v6_algorithm.api as v6
 from v6_algorithm.coordinator.preparation.assumed_notes import tell_assumed
-from v6_algorithm.data.assumed import KINDS, check_assumed, disclosed, without_counts
 from v6_algorithm.data.imaging.stack import find_images
-from v6_algorithm.data.measures import find_measures
+from v6_algorithm.data.reading.assumed import KINDS, check_assumed, disclosed, without_counts
+from v6_algorithm.data.reading.measures import find_measures
 from v6_algorithm.data.sources import TableSource, source_in
 from v6_algorithm.errors import WireError
 from v6_algorithm.experiment.table_form import TableForm
