@@ -1,8 +1,8 @@
 """Time series, one for each row: from cells that are lists or arrays or that name files, stacked into one array.
 
 A table holds them in a column whose cells are (time, channels) or (channels, time) numbers, or a list of numbers where
-there is one channel; or the name of an npy file with such an array, or of an npz file with one. `site` and `table` read
-that column through here.
+there is one channel; or the name of an npy file with such an array, or of an npz file with one. `site` and `encoding`
+read that column through here.
 """
 
 from __future__ import annotations

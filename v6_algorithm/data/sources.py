@@ -1,7 +1,7 @@
 """Reading one site's table: csv, parquet, excel, npz, SQL, names of files, or a dataframe that is already there.
 
 The engines make `TableSource`s (from a vantage6 node's environment, an experiment file, or a mock's dataframes);
-`table` reads them. pandas is imported on the first read, so that a round whose data are cached never loads it.
+`encoding` reads them. pandas is imported on the first read, so that a round whose data are cached never loads it.
 """
 
 from __future__ import annotations

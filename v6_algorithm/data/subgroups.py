@@ -1,6 +1,6 @@
 """The groups that rows are measured by at the end: the values of a column, or bands of its numbers.
 
-`table` encodes them by row; `site` decides which of them are large enough to be told.
+`encoding` encodes them by row; `site` decides which of them are large enough to be told.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The columns that are learned: described to the federation, checked, and turned into an array.
 
-A problem says which columns it learns and as what (`TargetColumn`); `table` reads them by that. No message says what
+A problem says which columns it learns and as what (`TargetColumn`); `encoding` reads them by that. No message says what
 is in a cell.
 """
 

@@ -134,7 +134,7 @@ class Work:
     def table(self, setup: Setup) -> TableData:
         """Load the site's table from memory, from the state folder or from its source."""
         from v6_algorithm.data.cache import keep, load_cached
-        from v6_algorithm.data.table import load_table
+        from v6_algorithm.data.encoding import load_table
 
         # Which rows are in which part is drawn with a secret of the node's, where its rules say so.
         drawn = self.guard.drawn

@@ -58,8 +58,8 @@ def test_a_category_of_test_rows_only_is_named_as_an_unknown_one():
 
 
 def test_inputs_of_such_a_category_are_those_of_an_empty_cell():
+    from v6_algorithm.data.encoding import load_table
     from v6_algorithm.data.preparation import Preparation, Setup
-    from v6_algorithm.data.table import load_table
     from v6_algorithm.learning.problems import problem_class
 
     content = Experiment.parse({"data": {"target": "y", "features": ["age"], "categorical": ["ward"]}})

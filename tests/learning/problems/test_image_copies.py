@@ -122,7 +122,7 @@ def test_neither_a_patient_nor_a_copy_is_in_two_parts(hospitals, split, group):
 @pytest.mark.slow
 def test_the_planted_copies_would_leak_if_nobody_looked(hospitals, monkeypatch):
     """So that the tests above can fail."""
-    monkeypatch.setattr("v6_algorithm.data.table.with_copies_together", lambda groups, images: groups)
+    monkeypatch.setattr("v6_algorithm.data.encoding.with_copies_together", lambda groups, images: groups)
     _, tables = trained(hospitals)
     assert shared(hospitals, tables, content_of)
     assert not shared(hospitals, tables, patient_of)
