@@ -19,8 +19,8 @@ from v6_algorithm.coordinator.description.preflight import preflight
 from v6_algorithm.coordinator.evaluation.model_test import experiment_of_comparison, two_models
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines import local
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation import local
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, PROBLEM_METRICS, Experiment

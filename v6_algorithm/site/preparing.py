@@ -11,10 +11,10 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Cox
 from v6_algorithm.site import secure_aggregation
 from v6_algorithm.site.guard.order import digest
-from v6_algorithm.site.memory import remembered
-from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.private_update import check_shared_noise
 from v6_algorithm.site.secure_aggregation import hide_schema
+from v6_algorithm.site.state.memory import remembered
+from v6_algorithm.site.state.private_layers import shared_and_own
 from v6_algorithm.site.table_facts import table_facts
 from v6_algorithm.site.work import Work
 

@@ -22,8 +22,8 @@ from v6_algorithm.exchange.secure_aggregation.keys import Participant, check_par
 from v6_algorithm.exchange.secure_aggregation.layout import take_apart
 from v6_algorithm.exchange.secure_aggregation.ring import Vector
 from v6_algorithm.experiment.privacy import SecureAggregation
-from v6_algorithm.site.aggregation_state import AggregationState
 from v6_algorithm.site.rules import BY_FIELD
+from v6_algorithm.site.state.aggregation import AggregationState
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,7 +24,7 @@ from v6_algorithm.experiment.where import columns_of
 from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.guard import Guard
 from v6_algorithm.site.guard.requests import check_request
-from v6_algorithm.site.memory import remembered
+from v6_algorithm.site.state.memory import remembered
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,8 @@ import pytest
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.description.patients import hash_groups
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.local import LocalFederation
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.local import LocalFederation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.site import SiteContext
 from v6_algorithm.site.policy import Policy

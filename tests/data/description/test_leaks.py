@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import v6_algorithm.api as v6
-from v6_algorithm.coordinator.preparation.leaks import check_leaks
+from v6_algorithm.coordinator.preparation.notes.leaks import check_leaks
 from v6_algorithm.data.description.leaks import telling_columns
 from v6_algorithm.data.targets import TargetColumn
 from v6_algorithm.errors import WireError

@@ -13,7 +13,7 @@ from v6_algorithm.data.imaging.fitting import fitted, voxel_size
 from v6_algorithm.data.imaging.picture import Picture
 from v6_algorithm.data.rows.image_files import _check_voxels, _unlike_voxels
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.experiment.imaging.images import Image

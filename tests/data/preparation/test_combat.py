@@ -15,8 +15,8 @@ from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.preparation.combat import Combat, Sums, empirical_bayes, merge_sums
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.data.table import TableData
-from v6_algorithm.engines.local import LocalFederation
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.local import LocalFederation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.errors import DataError, ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment

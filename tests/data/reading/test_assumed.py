@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import v6_algorithm.api as v6
-from v6_algorithm.coordinator.preparation.assumed_notes import tell_assumed
+from v6_algorithm.coordinator.preparation.notes.assumed import tell_assumed
 from v6_algorithm.data.imaging.stack import find_images
 from v6_algorithm.data.reading.assumed import KINDS, check_assumed, disclosed, without_counts
 from v6_algorithm.data.reading.measures import find_measures

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 import v6_algorithm.api as v6
-from v6_algorithm.coordinator.preparation.patients import tell_repeats
-from v6_algorithm.coordinator.preparation.value_ranges import tell_target_sizes
+from v6_algorithm.coordinator.preparation.notes.patients import tell_repeats
+from v6_algorithm.coordinator.preparation.notes.value_ranges import tell_target_sizes
 from v6_algorithm.data.description.hints import hint
 from v6_algorithm.data.description.repeats import RowHashes, row_hashes
 from v6_algorithm.data.preparation.spelling import may_be_one

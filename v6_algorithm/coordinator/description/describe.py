@@ -18,8 +18,8 @@ import numpy as np
 
 from v6_algorithm.coordinator.description.table_one import check_groups, grouped
 from v6_algorithm.coordinator.inference.distributions import t_p
-from v6_algorithm.coordinator.preparation.assumed_notes import tell_assumed
-from v6_algorithm.coordinator.preparation.image_notes import tell_ends
+from v6_algorithm.coordinator.preparation.notes.assumed import tell_assumed
+from v6_algorithm.coordinator.preparation.notes.images import tell_ends
 from v6_algorithm.coordinator.preparation.questions import raise_data_errors
 from v6_algorithm.data.description.hints import HINTS
 from v6_algorithm.data.imaging.picture import CAUSES

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from v6_algorithm.data.sources import ASSUMED, FOLDER, TableSource, source_in
-from v6_algorithm.engines import session
+from v6_algorithm.engines.vantage6 import session
 from v6_algorithm.errors import DataError, ExperimentError
 from v6_algorithm.experiment.table_form import TableForm
 from v6_algorithm.site.guard.queries import guarded_source

@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from v6_algorithm.engines import known_models, results, runs, subtasks
-from v6_algorithm.engines.asked_once import keep_answers
-from v6_algorithm.engines.children import Children, describe, fingerprint
+from v6_algorithm.engines import known_models
 from v6_algorithm.engines.provenance import own_identity
-from v6_algorithm.engines.published import LEAST_CHARACTERS, Publisher
 from v6_algorithm.engines.resident.asking import MOST_AT_ONCE, residents
-from v6_algorithm.engines.subtasks import Creation, OfflineNodes, Unread
+from v6_algorithm.engines.vantage6 import results, runs, subtasks
+from v6_algorithm.engines.vantage6.asked_once import keep_answers
+from v6_algorithm.engines.vantage6.children import Children, describe, fingerprint
+from v6_algorithm.engines.vantage6.published import LEAST_CHARACTERS, Publisher
+from v6_algorithm.engines.vantage6.subtasks import Creation, OfflineNodes, Unread
 from v6_algorithm.errors import ExperimentError, FederationError, PolicyError, UnreachableError
 from v6_algorithm.exchange import frames, wire
 from v6_algorithm.exchange.in_file import TextFile

@@ -18,7 +18,7 @@ from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from v6_algorithm.engines.message_sizes import MessageSizes, kind_of
+from v6_algorithm.engines.simulation.message_sizes import MessageSizes, kind_of
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.joint import Joint
 from v6_algorithm.exchange.protocol import Arrival, Belated, Missing, Replies, Site, check_names

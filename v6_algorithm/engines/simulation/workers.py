@@ -31,8 +31,8 @@ from typing import Any, Protocol
 
 from v6_algorithm import errors
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines import parcels
-from v6_algorithm.engines.local import AnswersInTurn, LocalFederation, Way, texts_of
+from v6_algorithm.engines.simulation import parcels
+from v6_algorithm.engines.simulation.local import AnswersInTurn, LocalFederation, Way, texts_of
 from v6_algorithm.errors import V6AlgorithmError
 from v6_algorithm.exchange.protocol import Arrival, Missing, Replies, Site, check_names
 from v6_algorithm.site import SiteContext

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from v6_algorithm.data.cache import cache_key
 from v6_algorithm.errors import ExperimentError, SiteError, WireError
 from v6_algorithm.exchange import wire
-from v6_algorithm.site.memory import RoundMemory
+from v6_algorithm.site.state.memory import RoundMemory
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from v6_algorithm import seeding
 from v6_algorithm.data.sources import ASSUMED, FOLDER, STATE, TableSource, source_in
-from v6_algorithm.engines.local import LocalFederation, Way
+from v6_algorithm.engines.simulation.local import LocalFederation, Way
 from v6_algorithm.errors import DataError, ExperimentError, PolicyError
 from v6_algorithm.experiment import Experiment, PartitionedSource, Source
 from v6_algorithm.experiment.table_form import TableForm
@@ -23,8 +23,8 @@ from v6_algorithm.site.policy import Policy
 from v6_algorithm.site.rules import PRESET
 
 if TYPE_CHECKING:
-    from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
-    from v6_algorithm.engines.workers import WorkerFederation
+    from v6_algorithm.engines.simulation.workers import WorkerFederation
+    from v6_algorithm.engines.vantage6.v4 import Vantage6Federation
 
 # The one site of a centralised run, which holds the rows of all hospitals.
 POOLED = "pooled"
@@ -171,7 +171,7 @@ def local_federation(
     contexts, temporary = _contexts(experiment, tables, policy or own_policy(), rounds_folder)
     if workers is None or (check_workers(workers, experiment, len(contexts)) == 1):
         return LocalFederation(contexts, way, temporary)
-    from v6_algorithm.engines.workers import Processes, WorkerFederation, deal, threads_of
+    from v6_algorithm.engines.simulation.workers import Processes, WorkerFederation, deal, threads_of
 
     groups = deal(contexts, workers)
     about = {"engine": "local", "threads": threads_of(workers)}
@@ -190,8 +190,8 @@ def ray_federation(
 
     See `local_federation`; who asks closes the federation in the end.
     """
-    from v6_algorithm.engines.ray import Actors, for_machines, start_ray
-    from v6_algorithm.engines.workers import WorkerFederation, deal
+    from v6_algorithm.engines.simulation.ray import Actors, for_machines, start_ray
+    from v6_algorithm.engines.simulation.workers import WorkerFederation, deal
 
     tables = {name: for_machines(table) for name, table in tables.items()}
     folder = None if rounds_folder is None else rounds_folder.resolve()
@@ -258,7 +258,7 @@ def _contexts(
 
 def mock_federation(experiment: Experiment, tables: Mapping[str, TableSource]) -> Vantage6Federation:
     """Simulate the sites with vantage6's own mock client."""
-    from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
+    from v6_algorithm.engines.vantage6.v4 import Vantage6Federation
 
     if experiment.mode == "centralised":
         raise ExperimentError("mode: centralised needs --engine local; the mock client has no site that holds all rows")

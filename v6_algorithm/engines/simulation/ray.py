@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines import parcels
-from v6_algorithm.engines.local import Way
-from v6_algorithm.engines.workers import Sites, WorkerSites, cores, lost
+from v6_algorithm.engines.simulation import parcels
+from v6_algorithm.engines.simulation.local import Way
+from v6_algorithm.engines.simulation.workers import Sites, WorkerSites, cores, lost
 from v6_algorithm.errors import ExperimentError
 
 _ADDRESS = "RAY_ADDRESS"

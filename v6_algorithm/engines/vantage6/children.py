@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from v6_algorithm.engines import known_models, runs
+from v6_algorithm.engines import known_models
+from v6_algorithm.engines.vantage6 import runs
 from v6_algorithm.errors import UnreachableError
 from v6_algorithm.exchange import wire
 

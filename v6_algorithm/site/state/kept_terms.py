@@ -17,7 +17,7 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.experiment.optimisers import local_reach
 from v6_algorithm.experiment.privacy.secure_aggregation import KEEPS_TERMS
 from v6_algorithm.experiment.strategy.kinds import FedDyn, Moon, Scaffold
-from v6_algorithm.site.memory import RoundMemory
+from v6_algorithm.site.state.memory import RoundMemory
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:

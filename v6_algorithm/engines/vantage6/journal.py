@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from v6_algorithm.coordinator.checkpoint import NAME, Checkpoints, write_whole
-from v6_algorithm.engines import session
-from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
+from v6_algorithm.engines.vantage6 import session
+from v6_algorithm.engines.vantage6.v4 import Vantage6Federation
 from v6_algorithm.errors import CheckpointError, UnreachableError
 from v6_algorithm.experiment import Experiment
 

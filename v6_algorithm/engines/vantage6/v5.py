@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from v6_algorithm.engines import runs
-from v6_algorithm.engines.children import describe
-from v6_algorithm.engines.session import JOB
-from v6_algorithm.engines.subtasks import Creation
-from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
+from v6_algorithm.engines.vantage6 import runs
+from v6_algorithm.engines.vantage6.children import describe
+from v6_algorithm.engines.vantage6.session import JOB
+from v6_algorithm.engines.vantage6.subtasks import Creation
+from v6_algorithm.engines.vantage6.v4 import Vantage6Federation
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange.protocol import Missing
 
