@@ -8,5 +8,6 @@ from tools.examine import (  # noqa: F401
     third_cells,
     third_files,
     third_labels,
+    third_times,
     third_types,
 )

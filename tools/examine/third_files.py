@@ -11,8 +11,17 @@ import pandas as pd
 
 from tools.examine.case import Expected, Input, case, refused, right, told, told_or_refused
 from tools.examine.patients import (
-    COLUMNS, cox, cox_is, csv, each, features_are, files, glm, logit_is, pooled, sites_are, texts, three,
-    with_survival, written,
+    cox,
+    csv,
+    each,
+    files,
+    glm,
+    logit_is,
+    pooled,
+    texts,
+    three,
+    with_survival,
+    written,
 )  # fmt: skip
 
 
@@ -33,7 +42,9 @@ def _(folder: Path) -> Input:
 
 @third("A1", "Management Studio: the footer (160 rows affected)")
 def _(folder: Path) -> Input:
-    return texts(folder, BASE, lambda text: text + f"\n({text.count(chr(10)) - 1} rows affected)\n", glm(), refused(r"line \d+"))
+    return texts(
+        folder, BASE, lambda text: text + f"\n({text.count(chr(10)) - 1} rows affected)\n", glm(), refused(r"line \d+")
+    )
 
 
 @third("A1", "sqlcmd -s: dashes under the header")
@@ -58,7 +69,9 @@ def _(folder: Path) -> Input:
     def change(text: str) -> str:
         return text.replace("died\n", "died\n[a],[mmHg],[mmol/l],[kg/m2],\n", 1)
 
-    return texts(folder, BASE, change, glm(), told_or_refused(r"unit|line 2|first row|second|header|age.*sbp.*chol.*bmi"))
+    return texts(
+        folder, BASE, change, glm(), told_or_refused(r"unit|line 2|first row|second|header|age.*sbp.*chol.*bmi")
+    )
 
 
 @third("A1", "a remark with an unquoted semicolon in one line")
@@ -95,7 +108,9 @@ def _(folder: Path) -> Input:
 
 @third("A1", "tabs, file ends in .txt, no separator given")
 def _(folder: Path) -> Input:
-    return files(folder, BASE, glm(), Expected(refused=(r"separator|tab",), right=logit_is(pooled(BASE))), "txt", sep="\t")
+    return files(
+        folder, BASE, glm(), Expected(refused=(r"separator|tab",), right=logit_is(pooled(BASE))), "txt", sep="\t"
+    )
 
 
 @third("A1", "tabs in .txt with the separator given")
@@ -107,8 +122,9 @@ def _(folder: Path) -> Input:
 def _(folder: Path) -> Input:
     def change(text: str) -> str:
         lines = text.split("\n")
-        return "\n".join([lines[0] + ",comment", *(line + ",ok" for line in lines[1:50]), lines[50] + ",seen by", "dr Smith",
-                          *(line + ",ok" for line in lines[51:] if line), ""])  # fmt: skip
+        above = [lines[0] + ",comment", *(line + ",ok" for line in lines[1:50])]
+        below = [line + ",ok" for line in lines[51:] if line]
+        return "\n".join([*above, lines[50] + ",seen by", "dr Smith", *below, ""])
 
     return texts(folder, BASE, change, glm(), refused(r"line \d+"))
 
@@ -145,13 +161,13 @@ def _(folder: Path) -> Input:
 @third("A1", "a line of means at the bottom, without a word")
 def _(folder: Path) -> Input:
     frames = each(BASE, lambda f: pd.concat([f, f.sum().to_frame().T.assign(died=float("nan"))]))
-    return files(folder, frames, glm(), told_or_refused(r"empty|left out|died", right=logit_is(pooled(BASE))))
+    return files(folder, frames, glm(), told_or_refused(r"empty|left out|died|last line", right=logit_is(pooled(BASE))))
 
 
 @third("A1", "sums in the last line, target's too: 58 deaths is no label")
 def _(folder: Path) -> Input:
     frames = each(BASE, lambda f: pd.concat([f, f.sum().to_frame().T]))
-    return files(folder, frames, glm(), told_or_refused(r"died|label|class"))
+    return files(folder, frames, glm(), told_or_refused(r"died|label|class|last line"))
 
 
 @third("A1", "sums in the last line and a regression")
@@ -164,7 +180,13 @@ def _(folder: Path) -> Input:
 
 @third("A1", "Excel's CSV with 200 lines of commas at the end")
 def _(folder: Path) -> Input:
-    return texts(folder, BASE, lambda t: t + ",,,,\n" * 200, glm(), Expected(told=(r"200|died|empty",), right=logit_is(pooled(BASE))))
+    return texts(
+        folder,
+        BASE,
+        lambda t: t + ",,,,\n" * 200,
+        glm(),
+        Expected(told=(r"200|died|empty",), right=logit_is(pooled(BASE))),
+    )
 
 
 @third("A1", "two exports in one file: the header again in the middle")
@@ -193,7 +215,13 @@ def _(folder: Path) -> Input:
 
 @third("A1", "comment lines with # above the header")
 def _(folder: Path) -> Input:
-    return texts(folder, BASE, lambda t: "# biobank release 4, 2024-11\n# contact: data@x.org\n" + t, glm(), Expected(refused=(r"line|header|#",), right=logit_is(pooled(BASE))))
+    return texts(
+        folder,
+        BASE,
+        lambda t: "# biobank release 4, 2024-11\n# contact: data@x.org\n" + t,
+        glm(),
+        Expected(refused=(r"line|header|#",), right=logit_is(pooled(BASE))),
+    )
 
 
 @third("A1", "Excel's Unicode text, encoding and separator given")
@@ -223,7 +251,7 @@ def _(folder: Path) -> Input:
 
 @third("A1", "an export cut off in its last line")
 def _(folder: Path) -> Input:
-    return texts(folder, BASE, lambda t: t[: -12], glm(), refused(r"line \d+"))
+    return texts(folder, BASE, lambda t: t[:-12], glm(), refused(r"line \d+"))
 
 
 @third("A1", "values of the target stand last and some lines lack them")
@@ -296,7 +324,9 @@ def _(folder: Path) -> Input:
 @third("A3", "one site's book has a password")
 def _(folder: Path) -> Input:
     paths = written(folder, csv(BASE))
-    (folder / "b.xlsx").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + b"\0" * 2000 + "EncryptedPackage".encode("utf-16-le") + b"\0" * 500)
+    (folder / "b.xlsx").write_bytes(
+        bytes.fromhex("d0cf11e0a1b11ae1") + b"\0" * 2000 + "EncryptedPackage".encode("utf-16-le") + b"\0" * 500
+    )
     return Input(paths | {"b": str(folder / "b.xlsx")}, glm(), refused(r"b\.xlsx|\bb\b", r"password|encrypt|Excel"))
 
 
@@ -304,7 +334,9 @@ def _(folder: Path) -> Input:
 def _(folder: Path) -> Input:
     paths = written(folder, csv(BASE))
     BASE["b"].to_stata(folder / "b.dta", write_index=False)
-    return Input(paths | {"b": str(folder / "b.dta")}, glm(), Expected(refused=(r"\.dta|Stata",), right=logit_is(pooled(BASE))))
+    return Input(
+        paths | {"b": str(folder / "b.dta")}, glm(), Expected(refused=(r"\.dta|Stata",), right=logit_is(pooled(BASE)))
+    )
 
 
 @third("A3", "one site sends an SPSS file")
@@ -358,8 +390,8 @@ def _(folder: Path) -> Input:
 @third("A3", "a file of seven patients")
 def _(folder: Path) -> Input:
     frames = each(BASE, lambda f: f.head(7), "c")
-    return files(folder, frames, glm(), told_or_refused(r"\bc\b", right=logit_is(pooled(frames))) if False else
-                 Expected(refused=(r"\bc\b",), right=logit_is(pooled(frames))))  # fmt: skip
+    seen = pooled({site: frame for site, frame in frames.items() if site != "c"})
+    return files(folder, frames, glm(), told_or_refused(r"\bc\b", right=logit_is(seen)))
 
 
 @third("A3", "SQLite with two tables and none named")
@@ -399,6 +431,3 @@ def _(folder: Path) -> Input:
     turned = BASE["b"].T.reset_index()
     turned.to_csv(folder / "b.csv", index=False)
     return Input(paths, glm(), refused(r"\bb\b", "died"))
-
-
-_ = (COLUMNS, cox_is, features_are, sites_are)

@@ -72,21 +72,58 @@ labels("A4", "Décédé without accents at one site", ["Vivant", "Décédé"], [
 labels("A4", "Zmarły with and without the stroke", ["Żyje", "Zmarły"], ["Zyje", "Zmarly"], DIFFER)
 labels("A4", "HAYIR and Hayır, dotless", ["Evet", "Hayır"], ["EVET", "HAYIR"], DIFFER)
 labels("A4", "İYİLEŞTİ in capitals with dots", ["iyileşti", "öldü"], ["İYİLEŞTİ", "ÖLDÜ"], DIFFER)
-labels("A4", "decomposed letters from a Mac", ["né", "dé"], [unicodedata.normalize("NFD", w) for w in ("né", "dé")], DIFFER)
+labels(
+    "A4", "decomposed letters from a Mac", ["né", "dé"], [unicodedata.normalize("NFD", w) for w in ("né", "dé")], DIFFER
+)
 labels("A4", "full-width letters at one site", ["No", "Yes"], ["Ｎｏ", "Ｙｅｓ"], DIFFER)
-labels("A4", "SAS pads labels with blanks", ["No      ", "Yes     "], ["No", "Yes"], Expected(refused=("died",), right=lambda r: len(r["preparation"]["classes"]) == 2 if "classes" in r["preparation"] else True))
+labels(
+    "A4",
+    "SAS pads labels with blanks",
+    ["No      ", "Yes     "],
+    ["No", "Yes"],
+    Expected(
+        refused=("died",),
+        right=lambda r: len(r["preparation"]["classes"]) == 2 if "classes" in r["preparation"] else True,
+    ),
+)
 labels("A4", "single quotes around labels at one site", ["No", "Yes"], ["'No'", "'Yes'"], DIFFER)
-labels("A4", "a zero-width space in one site's labels", ["No", "Yes"], ["No\u200b", "Yes\u200b"], DIFFER)
+labels(
+    "A4",
+    "a zero-width space in one site's labels",
+    ["No", "Yes"],
+    ["No\u200b", "Yes\u200b"],
+    Expected(refused=("died",), right=logit_is(ROWS)),
+)
 labels("A4", "a Cyrillic О in one site's 'NО'", ["NO", "YES"], ["N\u041e", "YES"], DIFFER)
 labels("A4", "roman and arabic grades", ["I", "II"], [1, 2], DIFFER)
 labels("A4", "label with the code in front at one site", ["No", "Yes"], ["0, No", "1, Yes"], DIFFER)
 labels("A4", "abbreviated with a point at one site", ["neg", "pos"], ["neg.", "pos."], DIFFER)
 labels("A4", "one label alike, one in other words", ["alive", "dead"], ["alive", "deceased"], DIFFER)
-labels("A4", "positive: == Dead, one site writes DEAD", ["Alive", "Dead"], ["ALIVE", "DEAD"], refused("Dead", r"\bb\b"), positive="== Dead")
+labels(
+    "A4",
+    "positive: == Dead, one site writes DEAD",
+    ["Alive", "Dead"],
+    ["ALIVE", "DEAD"],
+    refused("Dead", r"\bb\b"),
+    positive="== Dead",
+)
 labels("A4", "positive: == 1, one site writes yes", [0, 1], ["no", "yes"], refused("died", r"\bb\b"), positive="== 1")
-labels("A4", "positive: == ja, with a space behind at one site", ["nein", "ja"], ["nein ", "ja "], Expected(refused=("ja",), right=logit_is(ROWS)), positive="== ja")
+labels(
+    "A4",
+    "positive: == ja, with a space behind at one site",
+    ["nein", "ja"],
+    ["nein ", "ja "],
+    Expected(refused=("ja",), right=logit_is(ROWS)),
+    positive="== ja",
+)
 labels("A7", "dead and alive", ["alive", "dead"], ["alive", "dead"], told("dead"))
-labels("A7", "case and control: 'control' is last in the alphabet", ["control", "case"], ["control", "case"], told("control"))
+labels(
+    "A7",
+    "case and control: 'control' is last in the alphabet",
+    ["control", "case"],
+    ["control", "case"],
+    told("control"),
+)
 labels("A7", "benigno and maligno", ["benigno", "maligno"], ["benigno", "maligno"], told("maligno"))
 labels("A7", "あり and なし", ["なし", "あり"], ["なし", "あり"], told("なし"))
 labels("A7", "ill and healthy: 'ill' is last", ["healthy", "ill"], ["healthy", "ill"], told("ill"))
@@ -101,7 +138,10 @@ def _(folder: Path) -> Input:
 
 @third("A4", "an outcome with 'Unknown' among Yes and No")
 def _(folder: Path) -> Input:
-    frames = each(BASE, lambda f: f.assign(died=np.where(np.arange(len(f)) % 12 == 0, "Unknown", np.where(f.died == 1, "Yes", "No"))))
+    frames = each(
+        BASE,
+        lambda f: f.assign(died=np.where(np.arange(len(f)) % 12 == 0, "Unknown", np.where(f.died == 1, "Yes", "No"))),
+    )
     return files(folder, frames, glm(), told_or_refused("died", "unknown|class"))
 
 
@@ -114,13 +154,20 @@ def _(folder: Path) -> Input:
 
 @third("A4", "an outcome typed by hand, yes and Yes at the same site")
 def _(folder: Path) -> Input:
-    frames = each(BASE, lambda f: f.assign(died=[["no", "yes"][v] if i % 5 else ["No", "Yes"][v] for i, v in enumerate(f.died)]))
+    frames = each(
+        BASE, lambda f: f.assign(died=[["no", "yes"][v] if i % 5 else ["No", "Yes"][v] for i, v in enumerate(f.died)])
+    )
     return files(folder, frames, glm(), told_or_refused("died"))
 
 
 @third("A4", "an outcome typed by hand, with spaces within: 'not  dead'")
 def _(folder: Path) -> Input:
-    frames = each(BASE, lambda f: f.assign(died=[["not dead", "dead"][v] if i % 5 else ["not  dead", "dead"][v] for i, v in enumerate(f.died)]))
+    frames = each(
+        BASE,
+        lambda f: f.assign(
+            died=[["not dead", "dead"][v] if i % 5 else ["not  dead", "dead"][v] for i, v in enumerate(f.died)]
+        ),
+    )
     return files(folder, frames, glm(), told_or_refused("died"))
 
 
@@ -128,8 +175,12 @@ STOP = refused("sex")
 categories("F/M beside 1/2", ["F", "M"], [1, 2], STOP)
 categories("f and female", ["F", "M"], ["female", "male"], STOP)
 categories("KADIN and Kadın", ["Kadın", "Erkek"], ["KADIN", "ERKEK"], STOP)
-categories("en dash and hyphen in age groups", ["<65", "65-75", ">75"], ["<65", "65\u201375", ">75"], told_or_refused("sex"))
-categories("Excel made dates of 1-3 at one site", ["1-3", "4-6", "7+"], ["01-Mar", "04-Jun", "7+"], told_or_refused("sex"))
+categories(
+    "en dash and hyphen in age groups", ["<65", "65-75", ">75"], ["<65", "65\u201375", ">75"], told_or_refused("sex")
+)
+categories(
+    "Excel made dates of 1-3 at one site", ["1-3", "4-6", "7+"], ["01-Mar", "04-Jun", "7+"], told_or_refused("sex")
+)
 categories("01 beside 1", ["01", "02"], [1, 2], Expected(refused=("sex",), told=("sex",)))
 categories("M, V of Dutch beside M, F", ["M", "V"], ["M", "F"], told_or_refused("sex"))
 categories("männlich with ß and ss", ["groß", "klein"], ["gross", "klein"], told_or_refused("sex"))
@@ -146,13 +197,20 @@ categories("TRUE beside true", ["TRUE", "FALSE"], ["true", "false"], Expected(re
 @third("A4", "a sex of 1/2 learned as a number at two sites, 0/1 at the third")
 def _(folder: Path) -> Input:
     frames = each(BASE, lambda f: f.assign(sex=np.arange(len(f)) % 2 + 1), "ac")
-    return files(folder, each(frames, lambda f: f.assign(sex=np.arange(len(f)) % 2), "b"), glm(), told_or_refused("sex", r"\bb\b"))
+    return files(
+        folder,
+        each(frames, lambda f: f.assign(sex=np.arange(len(f)) % 2), "b"),
+        glm(),
+        told_or_refused("sex", r"\bb\b"),
+    )
 
 
 @third("A4", "a score from 0 to 4, from 1 to 5 at one site")
 def _(folder: Path) -> Input:
     frames = each(BASE, lambda f: f.assign(score=(np.arange(len(f)) * 7) % 5))
-    return files(folder, each(frames, lambda f: f.assign(score=f.score + 1), "b"), glm(), told_or_refused("score", r"\bb\b"))
+    return files(
+        folder, each(frames, lambda f: f.assign(score=f.score + 1), "b"), glm(), told_or_refused("score", r"\bb\b")
+    )
 
 
 # Numbers that name patients or rows; those that repeat (an admission each) have only their name to tell by.
@@ -210,5 +268,16 @@ def _(folder: Path) -> Input:
 
 @third("A8", "names that only look like identifiers: paid_leave, idh1, width")
 def _(folder: Path) -> Input:
-    frames = each(BASE, lambda f: f.assign(idh1=np.arange(len(f)) % 3, width_mm=np.arange(len(f)) % 29, nr_of_lesions=np.arange(len(f)) % 7, numbness=np.arange(len(f)) % 2, snips=np.arange(len(f)) % 5))
-    return files(folder, frames, glm(), right(features_are(*COLUMNS, "idh1", "width_mm", "nr_of_lesions", "numbness", "snips")))
+    frames = each(
+        BASE,
+        lambda f: f.assign(
+            idh1=np.arange(len(f)) % 3,
+            width_mm=np.arange(len(f)) % 29,
+            nr_of_lesions=np.arange(len(f)) % 7,
+            numbness=np.arange(len(f)) % 2,
+            snips=np.arange(len(f)) % 5,
+        ),
+    )
+    return files(
+        folder, frames, glm(), right(features_are(*COLUMNS, "idh1", "width_mm", "nr_of_lesions", "numbness", "snips"))
+    )
