@@ -27,13 +27,14 @@ NINE = 9.0
 # A lone -1 beside numbers such as 0 and 1 is one of them; beside an age it is none.
 _BEYOND_ONE = 10.0
 # Of counts, the largest share of rows that have answers below 0, and the most of these there are.
-_MOST_ANSWERS, _MOST_KINDS = 0.3, 4
+_MOST_ANSWERS, _MOST_KINDS = 0.3, 3
 # Zeros are at most this share of a column whose other numbers are so many and so different, none near 0.
 _MOST_ZEROS, _FEWEST_OTHERS, _FEWEST_DIFFERENT, _NEAR_ZERO = 0.4, 20, 12, 0.2
 # Below so small a share of them others may be wrong.
 _LOWEST = 0.02
-# Beside two letters, such as F and M, these say it.
-_UNKNOWN_LETTERS, _LETTERS = frozenset("uUxX?"), 3
+# Beside letters of two sexes, or of yes and no, in several languages, these say it.
+_UNKNOWN_LETTERS = frozenset("uUxX?")
+_PAIRS = frozenset(map(frozenset, ("FM", "MV", "MW", "KM", "HM", "EK", "NY", "JN", "NS", "NO", "NT")))
 # Shorter ones may be the names of classes.
 _LONG_WORD = 6
 # Words by which hospitals and laboratories say so, and programs of other languages; none that may be a category.
@@ -64,8 +65,8 @@ def unknown_labels(labels: Sequence[int | float | str]) -> list[int | float | st
     found: list[int | float | str] = []
     for label in labels:
         if isinstance(label, str):
-            others_are_letters = len(labels) == _LETTERS and all(len(str(other)) == 1 for other in labels)
-            said = (others_are_letters and label in _UNKNOWN_LETTERS) or label.casefold() in {
+            beside = frozenset(str(other).upper() for other in labels if other != label)
+            said = (label in _UNKNOWN_LETTERS and beside in _PAIRS) or label.casefold() in {
                 word.casefold() for word in WORDS if len(word) >= _LONG_WORD
             }
         else:
@@ -117,7 +118,9 @@ def _has_repeated_top(known: np.ndarray) -> bool:
     """Say whether the largest number is a code, such as 99.9, in several rows, and far above all others."""
     top = known.max()
     others = known[known != top]
-    if top not in CODES or len(known) - len(others) < _FEWEST_NINES or len(others) < _ROWS_BESIDE_CODES:
+    if top not in CODES or len(known) - len(others) < _FEWEST_NINES:
+        return False
+    if len(np.unique(others)) < _FEWEST_DIFFERENT:
         return False
     span = float(np.ptp(others))
     return bool(others.min() >= 0 and span > 0 and top - others.max() > span)

@@ -41,7 +41,7 @@ _IDENTIFIER = re.compile(
     r"(num[eé]ro|n°|num|nr|no)[_ .-]?(de[_ .-])?(patient|dossier|s[eé]jour|visite|cas)|"
     # Danish, Norwegian, Swedish, Finnish, Polish, Czech, Turkish, Brazilian, Italian, Japanese, Chinese, Korean ones.
     r"(cpr|f[oø]dsels?|person|personal|identitets|journal)[ _.-]?(nr|no|nummer|number)|hetu|henkil[oö]tunnus|"
-    r"pesel|(numer|nr)[ _.-]?(pacjenta|historii([ _.-]?choroby)?|ksi[eę]gi)|l\.?p|rodn[eé][ _.-]?[cč][ií]slo|"
+    r"pesel|(numer|nr)[ _.-]?(pacjenta|historii([ _.-]?choroby)?|ksi[eę]gi)|l\.?p\.|rodn[eé][ _.-]?[cč][ií]slo|"
     r"(hasta|dosya|protokol|tc[ _.-]?kimlik|kimlik)[ _.-]?(no|numaras[iı])|tckn|prontu[aá]rio|utente|cpf|curp|"
     r"(n(umero|r|\.|°)?[ _.-]*)?nosologico|患者(番号|编号|id)|(住院|病历|病案|门诊|身份证)号码?|カルテ番号|症例番号|"
     r"환자번호|등록번호|"
