@@ -79,7 +79,7 @@ def test_names_of_columns_that_are_one_are_named_beside_each_other():
 def test_names_of_columns_that_differ_in_a_unit_are_named_beside_each_other():
     names = ["Age", "age (years)", "Glucose [mg/dL]", "glucose", "bmi", "rest (a) b"]
     (note,) = LeftOut(somewhere={key: ["a"] for key in names}).notes()
-    assert "'Age' and 'age (years)'; 'Glucose [mg/dL]' and 'glucose' differ in what stands in brackets" in note
+    assert "'Age' and 'age (years)'; 'Glucose [mg/dL]' and 'glucose' differ in the unit that their names have" in note
 
 
 def test_a_label_that_is_a_word_for_an_empty_cell_is_explained():

@@ -141,7 +141,7 @@ def agree_on_columns(
         *(tell_unsearched(schemas) if kind.tables else []),
         *tell_codes(schemas, agreement.features),
         *tell_units(schemas),
-        *tell_target_sizes(schemas),
+        *tell_target_sizes(schemas, experiment.data.target),
         *tell_repeats(schemas),
         *_tell_none_left_out(experiment, schemas),
         *tell_met(experiment, schemas),
