@@ -35,7 +35,10 @@ class Measurement:
 
 # Ratios of the substances by their molar masses: Young and Huth, SI Units for Clinical Measurement, 1998.
 MEASUREMENTS = (
-    Measurement(r"(body ?)?(weight|wt|mass)|bw|gewicht|k[oö]rpergewicht|poids|peso|vikt", ("kg", "lb"), 2.2046, ((45, 112), (118, 260))),
+    Measurement(
+        r"(body ?)?(weight|wt|mass)|bw|gewicht|k[oö]rpergewicht|poids|peso|vikt",
+        ("kg", "lb"), 2.2046, ((45, 112), (118, 260)),
+    ),
     Measurement(
         r"(body ?)?(height|ht|hgt|length|stature)|lengte|gr(ö|oe)(ß|ss)e|k(ö|oe)rpergr(ö|oe)(ß|ss)e|taille|talla|"
         r"altura|estatura|(waist|hip|neck|head|abdominal)( ?circ(umference)?)?|wc|hc|head ?circ",
@@ -44,9 +47,12 @@ MEASUREMENTS = (
         ((25, 78), (80, 195)),
     ),
     Measurement(r"ha?emoglobine?|h[aä]moglobin|hemoglobina|hgb|hb", ("mmol/L", "g/dL"), 1.6114),
-    Measurement(r"(serum|plasma|s|p)? ?(creatinine?|kreatinine?|creatinina|crea?t?|krea)|scr", ("mg/dL", "umol/L"), 88.4),
-    Measurement(r"(blood|serum)? ?(glucose|glukose|glucosa|glyc[eé]mie|blood ?sugar|bsl|glu)", ("mmol/L", "mg/dL"), 18.016),
-    Measurement(r"(total|tot|hdl|ldl|vldl|non ?hdl)? ?(c|chol|cholesterol)|hdl|ldl|tc|cholest[eé]rol", ("mmol/L", "mg/dL"), 38.67),
+    Measurement(r"s?(creatinine?|kreatinine?|creatinina|crea?t?|krea)|scr", ("mg/dL", "umol/L"), 88.4),
+    Measurement(r"(glucose|glukose|glucosa|glyc[eé]mie|blood ?sugar|bsl|glu)", ("mmol/L", "mg/dL"), 18.016),
+    Measurement(
+        r"((hdl|ldl|vldl|non ?hdl) ?)?(chol|cholesterol|cholest[eé]rol)|((v?ldl|(non ?)?hdl)( ?c)?)|tc",
+        ("mmol/L", "mg/dL"), 38.67,
+    ),
     Measurement(r"trig|trigs|tg|tryg|triglycerides?|triglyceriden?", ("mmol/L", "mg/dL"), 88.57),
     Measurement(r"(total|tot|direct|indirect|conj)? ?bili(rubine?)?|tbil|dbil", ("mg/dL", "umol/L"), 17.104),
     Measurement(r"bun|(blood )?urea nitrogen", ("mmol/L", "mg/dL"), 2.801),

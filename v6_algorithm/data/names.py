@@ -6,13 +6,14 @@ names.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from v6_algorithm.data.measurements import without_unit
 from v6_algorithm.errors import DataError
 
 _SHOWN = 30
+
+
 def check_once(names: Iterable[object]) -> None:
     """Raise DataError for a name that is there twice: which column is meant could only be guessed."""
     seen: set[object] = set()

@@ -70,7 +70,8 @@ def row_hashes(
     names = [
         name
         for name, kind in kinds.items()
-        if kind in ("numeric", "text") and hints.get(name) != "row numbers"
+        if kind in ("numeric", "text")
+        and hints.get(name) != "row numbers"
         and (hints.get(name) == "measured" or not looks_like_identifier(name))
     ]
     numeric = [name for name in names if kinds[name] == "numeric"]

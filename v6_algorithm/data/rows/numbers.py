@@ -51,8 +51,8 @@ _IDENTIFIER = re.compile(
     re.I,
 )
 
-# More than half of the values of a measurement have a fraction; of a column that is called as patients' numbers are also
-# behind the second decimal, for 12.1 may be patient 12's first visit.
+# More than half of the values of a measurement have a fraction; of a column that is called as patients' numbers are
+# also behind the second decimal, for 12.1 may be patient 12's first visit.
 _MEASURED, _VISITS = 0.5, 100
 # Of identifiers, those of persons, and not of rows, samples, visits or places.
 _PERSON = re.compile(

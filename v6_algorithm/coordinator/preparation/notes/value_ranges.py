@@ -16,6 +16,7 @@ from v6_algorithm.data.measurements import Measurement, measurement_of
 from v6_algorithm.data.preparation.statistics import Moments
 from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import WireError
+from v6_algorithm.experiment import Data
 
 # Hospitals' patients differ, but hardly by so many standard deviations; nor by such a factor, where the spread differs
 # by about as much. Glucose in mg/dL is 18-fold that in mmol/L, and 3 of its standard deviations away.
@@ -164,6 +165,24 @@ def check_codes(codes: Any, columns: Collection[str]) -> None:
         whole = isinstance(held, (list, tuple)) and all(type(code) is int for code in held)
         if not whole or not 2 <= len(held) <= MOST_CODES or list(held) != sorted(set(held)):
             raise WireError(f"codes of a column must be 2 to {MOST_CODES} whole numbers, ascending")
+
+
+def tell_event_codes(data: Data, schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Name the codes of survival's event column where they differ between sites: 1 is an event here, and none there."""
+    column = data.target_columns.get("target.event")
+    by_codes: dict[tuple[int, ...], list[str]] = {}
+    for site, schema in schemas.items():
+        if column in schema.get("codes", {}):
+            by_codes.setdefault(tuple(schema["codes"][column]), []).append(site)
+    if len(by_codes) < 2 or data.positive is None:
+        return []
+    listing = "; ".join(
+        f"{' and '.join(map(str, codes))} at {listed(sites)}" for codes, sites in sorted(by_codes.items())
+    )
+    return [
+        f"column '{column}' (data.target.event) holds {listing}: does data.positive '{data.positive}' mean at all of "
+        "these that the event was seen?"
+    ]
 
 
 def tell_codes(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> list[str]:
