@@ -408,7 +408,9 @@ def _check(column: pd.Series, target: TargetColumn) -> None:
     if target.kind == "entry" and not (np.isfinite(numbers) & (numbers >= 0)).all():
         raise DataError(f"{target.name} holds times below 0, or not finite")
     if target.kind == "event" and target.positive is None and not np.isin(numbers, (0, 1)).all():
+        # As R's survival has them.
+        coded = "; of 1 and 2, 2 is the event most often: data.positive: '== 2'" if set(finite) <= {1, 2} else ""
         raise DataError(
             f"{target.name} holds other values than 0 (not seen until then) and 1 (seen); "
-            "data.positive makes it 0/1, such as '== dead'"
+            f"data.positive makes it 0/1, such as '== dead'{coded}"
         )

@@ -177,6 +177,7 @@ HINTS = {
         "says whose rows these are, by its name, and several are of one patient, which may be in training and test",
         "data.group: COLUMN keeps them together",
     ),
+    "measured": ("numbers with fractions, which identify nobody, whatever the column is called", ""),
     "infinite": ("infinite numbers, or such as float32 cannot hold, which count as empty", ""),
     **WORD_HINTS,
 }
