@@ -92,8 +92,8 @@ class _Console(Console):
             super().print(*objects, **options)
 
 
-out = _Console(file=_output, highlight=False)  # type: ignore[arg-type]
-err = Console(file=_errors, stderr=True, highlight=False)  # type: ignore[arg-type]
+out = _Console(file=_output, highlight=False, emoji=False)  # type: ignore[arg-type]
+err = Console(file=_errors, stderr=True, highlight=False, emoji=False)  # type: ignore[arg-type]
 Json = Annotated[bool, typer.Option("--json", help="Print what came out as JSON, and nothing else.")]
 POLICIES = ("trusted", "standard", "strict")
 # Whether the command that runs was asked for JSON; see `explained` and `tell`.
