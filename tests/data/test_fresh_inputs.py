@@ -8,7 +8,7 @@ import pytest
 
 import v6_algorithm.api as v6
 from v6_algorithm.coordinator.preparation.event_times import tell_met, tell_no_events, tell_units
-from v6_algorithm.data.hints import hint
+from v6_algorithm.data.description.hints import hint
 from v6_algorithm.data.preparation.spelling import folded, spelled_differently
 from v6_algorithm.data.rows.numbers import LeftOut
 from v6_algorithm.data.sources import TableSource

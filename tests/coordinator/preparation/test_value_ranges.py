@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import v6_algorithm.api as v6
-from v6_algorithm.coordinator.preparation import value_ranges
-from v6_algorithm.coordinator.preparation.value_ranges import check_codes, tell_codes, tell_ranges
-from v6_algorithm.data.description import codes_of
+from v6_algorithm.coordinator.preparation.notes import value_ranges
+from v6_algorithm.coordinator.preparation.notes.value_ranges import check_codes, tell_codes, tell_ranges
+from v6_algorithm.data.description.describe import codes_of
 from v6_algorithm.data.preparation.statistics import Moments
 from v6_algorithm.errors import WireError
 from v6_algorithm.researcher.report.coefficients import fit_text

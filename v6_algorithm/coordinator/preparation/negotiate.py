@@ -12,9 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from v6_algorithm.coordinator.preparation.assumed_notes import tell_assumed
-from v6_algorithm.coordinator.preparation.constant_columns import tell_constant
-from v6_algorithm.coordinator.preparation.empty_cells import has_empty_cells, tell_sparse
 from v6_algorithm.coordinator.preparation.event_times import (
     agree_on_times,
     check_times,
@@ -24,13 +21,17 @@ from v6_algorithm.coordinator.preparation.event_times import (
     tell_units,
     tell_units_by_bins,
 )
-from v6_algorithm.coordinator.preparation.far_from_zero import tell_far
 from v6_algorithm.coordinator.preparation.harmonise import prepare_federation
-from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.imputation import agree_on_imputation
 from v6_algorithm.coordinator.preparation.knots import agree_on_knots
-from v6_algorithm.coordinator.preparation.leaks import tell_leaks, tell_unsearched
-from v6_algorithm.coordinator.preparation.patients import tell_repeats, tell_shared_patients
+from v6_algorithm.coordinator.preparation.notes.assumed import tell_assumed
+from v6_algorithm.coordinator.preparation.notes.constant_columns import tell_constant
+from v6_algorithm.coordinator.preparation.notes.empty_cells import has_empty_cells, tell_sparse
+from v6_algorithm.coordinator.preparation.notes.far_from_zero import tell_far
+from v6_algorithm.coordinator.preparation.notes.images import tell_copies, tell_values
+from v6_algorithm.coordinator.preparation.notes.leaks import tell_leaks, tell_unsearched
+from v6_algorithm.coordinator.preparation.notes.patients import tell_repeats, tell_shared_patients
+from v6_algorithm.coordinator.preparation.notes.value_ranges import tell_codes, tell_ranges, tell_target_sizes
 from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.preparation.questions import Ask, gather, raise_data_errors
 from v6_algorithm.coordinator.preparation.schema_checks import (
@@ -49,7 +50,6 @@ from v6_algorithm.coordinator.preparation.schema_checks import (
 )
 from v6_algorithm.coordinator.preparation.shares import scaled_moments, tell_shares
 from v6_algorithm.coordinator.preparation.site_means import site_means
-from v6_algorithm.coordinator.preparation.value_ranges import tell_codes, tell_ranges, tell_target_sizes
 from v6_algorithm.data.preparation.agreement import Agreement
 from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.setup import Setup, unpack_arrays

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from v6_algorithm.data.cells import blurred, columns_at
-from v6_algorithm.data.hints import HINTS
+from v6_algorithm.data.description.hints import HINTS
 from v6_algorithm.data.names import bare_name, not_there
 from v6_algorithm.data.preparation.setup import Setup
+from v6_algorithm.data.reading.cells import blurred, columns_at
 from v6_algorithm.data.rows.kind import Agreed, Array, RowKind, Schemas, listed
 from v6_algorithm.experiment.table_form import of_one_table
 
