@@ -48,6 +48,7 @@ def test_a_column_of_sentences_is_wrapped_and_stays_beside_its_row() -> None:
     text = shown(table, 40)
     assert text.count("north") == text.count("site") == 1
     assert "far" in text
+    assert max(map(len, text.splitlines())) == 40  # the sentence has what the other column leaves
 
 
 def test_a_title_wider_than_its_table_is_one_line() -> None:

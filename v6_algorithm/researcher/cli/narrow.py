@@ -8,7 +8,7 @@ Called by the console of `terminal` for every table that a command prints.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def pieces(console: Console, table: Table) -> list[Table | Text]:
     console : rich.console.Console
         Where they are shown.
     table : rich.table.Table
-        A table of any width. Its first column names the rows and stands in each piece; columns that fold, and those
-        wider than half of the console, are wrapped where that is enough.
+        A table of any width. Its first column names the rows and stands in each piece; headers wrap
+        between words, and so do cells that fold, or are wider than half of the console.
 
     Returns
     -------
@@ -49,16 +49,16 @@ def pieces(console: Console, table: Table) -> list[Table | Text]:
 
 
 def _columns_that_fit(console: Console, table: Table) -> list[Table]:
-    """Return tables of the first column and so many others as fit; the first has the title, the last the caption."""
-    first, *others = [_wrapped(console, column) for column in table.columns]
+    """Return tables of the first column and as many others as fit; the first has the title, the last the caption."""
+    first, *others = [_Widths.of(console, column) for column in table.columns]
     made: list[Table] = []
-    taken: list[Column] = []
+    taken: list[_Widths] = []
     for column in others:
-        if taken and _width(console, _with(table, [first, *taken, column])) > console.width:
-            made.append(_with(table, [first, *taken]))
+        if taken and _width(console, _narrowest(table, [first, *taken, column])) > console.width:
+            made.append(_spread(console, table, [first, *taken]))
             taken = []
         taken.append(column)
-    made.append(_with(table, [first, *taken]))
+    made.append(_spread(console, table, [first, *taken]))
     for piece in made[:-1]:
         piece.caption = None
     for piece in made[1:]:
@@ -86,19 +86,48 @@ def _width(console: Console, table: Table) -> int:
     return console.measure(table, options=console.options.update(max_width=_UNBOUNDED)).maximum
 
 
-def _wrapped(console: Console, column: Column) -> Column:
-    """Return a column that keeps its width, or wraps its text where it is wide or may fold."""
-    from rich.measure import Measurement
+@dataclass(frozen=True)
+class _Widths:
+    """A column, the fewest characters in which none of its words or numbers is cut, and those it takes on one line."""
 
-    options = console.options.update(max_width=_UNBOUNDED)
-    cells = [Measurement.get(console, options, cell) for cell in (column.header, *column.cells)]
-    widest = max(cell.maximum for cell in cells)
-    most = max(console.width // 2 - 4, 8)
-    if widest > most:
-        return replace(column, max_width=most, overflow="fold")
-    if column.overflow == "fold":
-        return replace(column, max_width=min(widest, max(max(cell.minimum for cell in cells), 12)))
-    return replace(column, no_wrap=True)
+    column: Column
+    fewest: int
+    natural: int
+
+    @classmethod
+    def of(cls, console: Console, column: Column) -> _Widths:
+        """Measure a column: headers wrap between words, cells where the column folds or is wide."""
+        from rich.measure import Measurement
+
+        options = console.options.update(max_width=_UNBOUNDED)
+        header = Measurement.get(console, options, column.header)
+        cells = [Measurement.get(console, options, cell) for cell in column.cells]
+        widest = max((cell.maximum for cell in cells), default=1)
+        longest_word = max((cell.minimum for cell in cells), default=1)
+        most = max(console.width // 2 - 4, 8)
+        fewest = min(widest, max(longest_word, 12)) if column.overflow == "fold" else widest
+        fewest = min(max(header.minimum, fewest), most)
+        column = replace(column, overflow="fold") if widest > most else column
+        return cls(column, fewest, max(header.maximum, widest))
+
+    def at(self, width: int) -> Column:
+        """Return the column in just so many characters."""
+        return replace(self.column, min_width=width, max_width=width)
+
+
+def _narrowest(table: Table, columns: Sequence[_Widths]) -> Table:
+    return _with(table, [column.at(column.fewest) for column in columns])
+
+
+def _spread(console: Console, table: Table, columns: Sequence[_Widths]) -> Table:
+    """Return a table of these columns, in which the first ones that want it take what room the terminal has."""
+    room = max(console.width - _width(console, _narrowest(table, columns)), 0)
+    wide: list[Column] = []
+    for column in columns:
+        more = min(room, max(column.natural - column.fewest, 0))
+        wide.append(column.at(column.fewest + more))
+        room -= more
+    return _with(table, wide)
 
 
 def _with(table: Table, columns: Sequence[Column], **options: Any) -> Table:
@@ -108,7 +137,7 @@ def _with(table: Table, columns: Sequence[Column], **options: Any) -> Table:
     kept = ("title", "caption", "box", "pad_edge", "padding", "collapse_padding", "show_header")
     piece = Made(**{name: getattr(table, name) for name in kept} | options)
     for column in columns:
-        shown = ("justify", "overflow", "no_wrap", "max_width", "style")
+        shown = ("justify", "overflow", "no_wrap", "min_width", "max_width", "style")
         piece.add_column(column.header, **{name: getattr(column, name) for name in shown})
     for row, cells in zip(table.rows, zip(*(column.cells for column in columns), strict=True), strict=True):
         piece.add_row(*cells, style=row.style, end_section=row.end_section)
