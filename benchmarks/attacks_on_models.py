@@ -18,7 +18,7 @@ import torch
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation, own_policy
+from v6_algorithm.engines.simulation.simulate import local_federation, own_policy
 from v6_algorithm.errors import FederationError
 from v6_algorithm.exchange import png, wire
 from v6_algorithm.exchange.protocol import Arrival, Replies

@@ -9,7 +9,7 @@ from typing import Any
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.experiment import Experiment
 
 # Data that are not part of the project; see the README there for where they come from.

@@ -30,7 +30,7 @@ from v6network import Network  # noqa: E402
 
 from v6_algorithm.coordinator.master import run  # noqa: E402
 from v6_algorithm.data.sources import TableSource  # noqa: E402
-from v6_algorithm.engines.simulate import local_federation  # noqa: E402
+from v6_algorithm.engines.simulation.simulate import local_federation  # noqa: E402
 from v6_algorithm.exchange import wire  # noqa: E402
 from v6_algorithm.experiment import Experiment  # noqa: E402
 from v6_algorithm.researcher.network.server_python import server_python  # noqa: E402

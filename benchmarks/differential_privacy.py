@@ -22,7 +22,7 @@ from common import table, tables, train
 from flamby_heart import SITES, validation_from_train
 
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import tables_of
+from v6_algorithm.engines.simulation.simulate import tables_of
 from v6_algorithm.experiment import Experiment
 
 SEEDS = range(42, 47)

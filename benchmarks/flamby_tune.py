@@ -13,7 +13,7 @@ from common import table, tables, train
 from flamby_heart import SEEDS, SITES, experiment, mean_sd, validation_from_train
 
 from v6_algorithm.coordinator.tuning import Tuning
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.experiment import Experiment
 
 SPACE = {

@@ -31,7 +31,7 @@ from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.partition.files import write_tables
 from v6_algorithm.data.partition.tables import cut_table
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.experiment import Experiment, parse_partition
 from v6_algorithm.experiment.reading import read_file
 

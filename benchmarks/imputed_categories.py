@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.engines.simulate import local_federation, own_policy
+from v6_algorithm.engines.simulation.simulate import local_federation, own_policy
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.researcher.python.sites import tables_of_sites
 

@@ -251,7 +251,7 @@ def imputation(name: str, frames: dict[str, pd.DataFrame], columns: list[str]) -
 def masked() -> None:
     """Three made-up sites under policy standard: estimates under secure aggregation beside those in the clear."""
     from v6_algorithm.coordinator.master import run
-    from v6_algorithm.engines.simulate import local_federation, own_policy
+    from v6_algorithm.engines.simulation.simulate import local_federation, own_policy
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.researcher.python.sites import tables_of_sites
 

@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT / "tests" / "network" / "support"))
 from docker_cli import bridge_gateway, docker  # noqa: E402
 from v6network import HUB, Network  # noqa: E402
 
-from v6_algorithm.engines.runs import read_subtask_name  # noqa: E402
+from v6_algorithm.engines.vantage6.runs import read_subtask_name  # noqa: E402
 from v6_algorithm.researcher.network.server_python import server_python  # noqa: E402
 
 WHO = ("master", "hub's node", "site's node", "server")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common import table, train
 
-from v6_algorithm.engines.simulate import tables_of
+from v6_algorithm.engines.simulation.simulate import tables_of
 from v6_algorithm.experiment import Experiment
 
 SEEDS = (1, 2, 3)

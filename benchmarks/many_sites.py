@@ -32,7 +32,7 @@ from common import table
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.experiment import Experiment
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "network" / "support"))

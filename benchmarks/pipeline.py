@@ -18,7 +18,7 @@ from typing import Any
 from common import table
 
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.engines.simulate import local_federation, tables_of
+from v6_algorithm.engines.simulation.simulate import local_federation, tables_of
 from v6_algorithm.experiment import Experiment
 
 SEEDS = (1, 2, 3)

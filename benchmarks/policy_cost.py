@@ -22,7 +22,7 @@ from pathlib import Path
 from attacks_on_models import rules
 
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.engines.simulate import local_federation, tables_of
+from v6_algorithm.engines.simulation.simulate import local_federation, tables_of
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.site.policy import Policy
 

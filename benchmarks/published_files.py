@@ -2,10 +2,11 @@
 
     python benchmarks/published_files.py [tables] [fits] [images]
 
-Tables are those that lifelines, scikit-learn, statsmodels and, where they are installed, scikit-survival ship, against
-the library's own loader; Cox models of the survival sets among them against lifelines' fit; images those of pydicom,
-nibabel and scikit-image, compared as tests/data/test_shipped_images.py does. A file may be equal, refused in one clear
-line (which is printed with the reason), or different, which is a fault. What is not installed is said.
+Tables are those that lifelines, scikit-learn, statsmodels and, where they are installed, scikit-survival ship,
+against the library's own loader; Cox models of the survival sets among them against lifelines' fit; images those of
+pydicom, nibabel and scikit-image, compared as tests/data/imaging/test_shipped_images.py does. A file may be equal,
+refused in one clear line (which is printed with the reason), or different, which is a fault. What is not installed is
+said.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ import pandas as pd
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation, ray_federation
+from v6_algorithm.engines.simulation.simulate import local_federation, ray_federation
 from v6_algorithm.experiment import Experiment
 
 SAME = ("history", "site_history", "metrics", "sites", "parameters", "best_round")

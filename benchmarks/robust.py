@@ -16,7 +16,7 @@ import torch
 from common import table
 
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.engines.simulate import local_federation, tables_of
+from v6_algorithm.engines.simulation.simulate import local_federation, tables_of
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Arrival, Replies
 from v6_algorithm.experiment import Experiment

@@ -28,7 +28,7 @@ from torch import nn
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.experiment import Experiment
 
 FEATURES, HIDDEN = 1024, [2200, 2200, 1024]

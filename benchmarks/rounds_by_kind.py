@@ -27,8 +27,8 @@ from torch import nn
 from torch.nn import functional
 
 from v6_algorithm.coordinator import master
-from v6_algorithm.engines.local import Way
-from v6_algorithm.engines.simulate import local_federation, tables_of
+from v6_algorithm.engines.simulation.local import Way
+from v6_algorithm.engines.simulation.simulate import local_federation, tables_of
 from v6_algorithm.experiment import Experiment
 
 ROWS, COLUMNS, HIDDEN, CLASSES, BATCH, LR = 36, 64, 64, 10, 8, 0.05

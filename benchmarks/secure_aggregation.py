@@ -24,7 +24,7 @@ from common import table
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.exchange.secure_aggregation import fixed_point, protocol
 from v6_algorithm.exchange.secure_aggregation.keys import SiteKeys, check_participants, digest
 from v6_algorithm.exchange.secure_aggregation.ring import Vector

@@ -131,8 +131,8 @@ def differences(workload: str, data: Path) -> list[tuple[float, float]]:
 
     from v6_algorithm.coordinator import master
     from v6_algorithm.coordinator.rounds.folds import FoldProgress
-    from v6_algorithm.engines.local import Way
-    from v6_algorithm.engines.simulate import local_federation, tables_of
+    from v6_algorithm.engines.simulation.local import Way
+    from v6_algorithm.engines.simulation.simulate import local_federation, tables_of
     from v6_algorithm.exchange import wire
     from v6_algorithm.experiment import Experiment
 

@@ -17,7 +17,7 @@ from warm_python import WarmPython
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.experiment import Experiment
 
 # A busy machine is no failure. CI draws the same examples each time; at a desk they differ from run to run: so new

@@ -19,7 +19,7 @@ import yaml
 
 import v6_algorithm
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.engines.simulate import local_federation, tables_of
+from v6_algorithm.engines.simulation.simulate import local_federation, tables_of
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import MLP, PROBLEM_METRICS, Experiment, Glm, LinearModel
 from v6_algorithm.experiment.arguments import PATHS, with_arguments

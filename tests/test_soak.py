@@ -10,7 +10,7 @@ import pytest
 from tools.faults import HARMLESS, RUN_FAULTS, SITE_FAULTS, FaultPlan, damaged
 from tools.soak import experiment, hospitals, soak
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 
 
 def test_a_short_soak_loses_nothing(tmp_path):

@@ -19,8 +19,8 @@ from v6_algorithm.coordinator.description.preflight import preflight
 from v6_algorithm.coordinator.evaluation.model_test import experiment_of_comparison, two_models
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines import local
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation import local
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import PARTS, PROBLEM_METRICS, Experiment
@@ -470,14 +470,15 @@ def test_the_page_of_the_policy_lists_every_rule_with_its_range_and_presets():
 
 
 def test_numbers_on_the_page_are_the_codes():
-    from v6_algorithm.data import description, names, targets
+    from v6_algorithm.data import names, targets
+    from v6_algorithm.data.description import describe
     from v6_algorithm.data.quantiles import _CELLS
     from v6_algorithm.learning.metrics import ClassificationMetrics
     from v6_algorithm.learning.metrics.calibration import CALIBRATION_BINS, CONFIDENCE_UNITS
 
     for text in (
         f"the distinct values of the target, as text or number, at most {targets._MOST_CLASSES};",
-        f"calls categorical, at most {description._MOST_CATEGORIES} |",
+        f"calls categorical, at most {describe._MOST_CATEGORIES} |",
         f"names of columns (at most {names._SHOWN},",
         f"for each fold: {_CELLS} at first, and {_CELLS} more for each quantile",
         f"of {ClassificationMetrics(2).bins:,} bins of the predicted probability",

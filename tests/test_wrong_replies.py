@@ -10,7 +10,7 @@ import pytest
 import torch
 from hospitals import COULD_NOT_GO_ON, FINE, command, explained, read_result, write
 
-from v6_algorithm.engines import simulate
+from v6_algorithm.engines.simulation import simulate
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Arrival, Missing
 

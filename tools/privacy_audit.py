@@ -31,7 +31,7 @@ import pandas as pd
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.preparation import Preparation, Setup
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Arrival, Replies
 from v6_algorithm.experiment import Experiment

@@ -27,7 +27,7 @@ import pandas as pd
 from tools.faults import HARMLESS, FaultPlan, FaultyFederation, FullDisk, Killed, Replay
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.experiment import Experiment
 
 _ROWS = 24

@@ -242,7 +242,7 @@ def RPC_publish(data=None, request=None, *, mock_data=None):  # type: ignore[no-
     request : dict
         A message from `master`.
     """
-    from v6_algorithm.engines.published import publish
+    from v6_algorithm.engines.vantage6.published import publish
 
     return publish(data if request is None else request)
 
@@ -275,7 +275,7 @@ def extract(  # type: ignore[no-untyped-def]
         How the table is written, as in the experiment's `data`.
     """
     arguments = dict(locals())
-    from v6_algorithm.engines.extraction import run_extract
+    from v6_algorithm.engines.vantage6.extraction import run_extract
 
     return run_extract(**arguments)
 

@@ -124,7 +124,7 @@ def run(
         When too few sites answered before the first round was done.
     """
     from v6_algorithm.coordinator.master import run as run_master
-    from v6_algorithm.engines.simulate import local_federation, mock_federation, ray_federation, tables_of
+    from v6_algorithm.engines.simulation.simulate import local_federation, mock_federation, ray_federation, tables_of
     from v6_algorithm.researcher.python.own import own_parts
     from v6_algorithm.researcher.python.sites import keys_of_arrays, tables_of_sites
 
@@ -178,7 +178,7 @@ def describe(
         When no site answers.
     """
     from v6_algorithm.coordinator.description.describe import describe as describe_sites
-    from v6_algorithm.engines.simulate import local_federation, tables_of
+    from v6_algorithm.engines.simulation.simulate import local_federation, tables_of
     from v6_algorithm.researcher.python.description import Description
     from v6_algorithm.researcher.python.sites import tables_of_sites
 

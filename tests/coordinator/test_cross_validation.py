@@ -10,7 +10,7 @@ from spying import lose
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.exchange import wire
 from v6_algorithm.site import SiteContext
@@ -145,7 +145,7 @@ def test_a_node_is_told_how_many_sites_a_fold_is_summed_over(spied, make_experim
 
 
 def test_a_node_that_wants_more_sites_than_a_fold_has_refuses(tables, make_experiment):
-    from v6_algorithm.engines.local import LocalFederation
+    from v6_algorithm.engines.simulation.local import LocalFederation
 
     contexts = {name: SiteContext({name: table}, Policy(minimum_sites=3)) for name, table in tables.items()}
     with pytest.raises(FederationError, match="this node takes part with at least 3 sites, this run has 2"):

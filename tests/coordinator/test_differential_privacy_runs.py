@@ -10,7 +10,7 @@ from hospitals import command, read_result, tables, write
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation, mock_federation
+from v6_algorithm.engines.simulation.simulate import local_federation, mock_federation
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
@@ -145,7 +145,7 @@ def test_rounds_without_a_row_drawn_are_rounds_all_the_same(monkeypatch):
 
 
 def test_a_repeated_round_costs_again_until_the_account_is_empty_and_is_then_refused_by_name():
-    from v6_algorithm.engines import local
+    from v6_algorithm.engines.simulation import local
 
     answer, texts = local.handle, []
 
@@ -166,7 +166,7 @@ def test_a_repeated_round_costs_again_until_the_account_is_empty_and_is_then_ref
 
 
 def test_a_run_whose_ledger_is_lost_goes_on_from_what_was_planned():
-    from v6_algorithm.engines import local
+    from v6_algorithm.engines.simulation import local
 
     answer, told = local.handle, []
 
@@ -186,7 +186,7 @@ def test_a_run_whose_ledger_is_lost_goes_on_from_what_was_planned():
 
 def test_a_resumed_run_goes_on_with_the_account(tmp_path):
     from v6_algorithm.coordinator.checkpoint import Checkpoints
-    from v6_algorithm.engines import local
+    from v6_algorithm.engines.simulation import local
 
     asked, path, answer = experiment(), tmp_path / "checkpoint.safetensors", local.handle
 
@@ -241,7 +241,7 @@ def test_a_delta_above_one_over_the_rows_is_refused():
 
 
 def test_under_secure_aggregation_no_site_tells_its_epsilon():
-    from v6_algorithm.engines import local
+    from v6_algorithm.engines.simulation import local
 
     answer, replies = local.handle, []
 

@@ -9,7 +9,7 @@ import pytest
 
 from tools import privacy_audit
 from tools.privacy_audit import DELTA, audit, broken_noise, epsilon_of, least_mu, noticed
-from v6_algorithm.engines.simulate import mock_federation
+from v6_algorithm.engines.simulation.simulate import mock_federation
 from v6_algorithm.learning.training.private_gradients import NoiseSource
 
 

@@ -19,8 +19,8 @@ from v6_algorithm.coordinator import checkpoint as checkpoint_module
 from v6_algorithm.coordinator.checkpoint import Checkpoints, from_bytes, to_bytes
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.local import LocalFederation
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.local import LocalFederation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.errors import CheckpointError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.site import SiteContext

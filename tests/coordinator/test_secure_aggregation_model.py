@@ -23,7 +23,7 @@ from v6_algorithm.coordinator.call_log import Caller
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.coordinator.secure_aggregation import ALL_SITES
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.local import LocalFederation
+from v6_algorithm.engines.simulation.local import LocalFederation
 from v6_algorithm.errors import FederationError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Arrival, Missing, Replies, Site

@@ -15,16 +15,16 @@ from spying import Spy, lose
 from v6_algorithm.coordinator.checkpoint import Checkpoints
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.local import LocalFederation
-from v6_algorithm.engines.simulate import local_federation, mock_federation
-from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
+from v6_algorithm.engines.simulation.local import LocalFederation
+from v6_algorithm.engines.simulation.simulate import local_federation, mock_federation
+from v6_algorithm.engines.vantage6.v4 import Vantage6Federation
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.site import SiteContext, preparing
 from v6_algorithm.site import policy as site_policy
-from v6_algorithm.site.memory import RoundMemory
 from v6_algorithm.site.policy import Policy
+from v6_algorithm.site.state.memory import RoundMemory
 
 
 class Killed(BaseException):

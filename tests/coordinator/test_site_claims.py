@@ -13,7 +13,7 @@ from spying import Spy
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.coordinator.preparation.shares import capped_rows
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.errors import V6AlgorithmError
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import v6_algorithm.api as v6
-from v6_algorithm.coordinator.preparation.constant_columns import tell_constant
+from v6_algorithm.coordinator.preparation.notes.constant_columns import tell_constant
 from v6_algorithm.data.preparation import Moments, merge_moments
 from v6_algorithm.data.targets import TargetColumn, labels_of
 from v6_algorithm.data.where import rows_where

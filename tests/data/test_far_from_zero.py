@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import scan
 
-from v6_algorithm.data.cells import blurred
+from v6_algorithm.data.encoding import load_table
 from v6_algorithm.data.imaging.fitting import fitted
 from v6_algorithm.data.imaging.picture import Picture, narrowed
 from v6_algorithm.data.imaging.stack import TableImages, read_stack, stack_pixels
 from v6_algorithm.data.imaging.statistics import image_moments
 from v6_algorithm.data.preparation import Preparation, Setup
+from v6_algorithm.data.reading.cells import blurred
 from v6_algorithm.data.rows.numbers import numbers_of
 from v6_algorithm.data.sequences import stack_sequences
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.data.table import load_table
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Experiment, Image, Sequence
 from v6_algorithm.learning.problems import problem_class

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from hospitals import command, read_result
 
-from v6_algorithm.engines.simulate import tables_of
+from v6_algorithm.engines.simulation.simulate import tables_of
 from v6_algorithm.experiment import Experiment
 
 MOCK = Path(__file__).parents[2] / "mock"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from v6_algorithm.coordinator.description.describe import describe
 from v6_algorithm.data.missing_values import without_codes
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.local import LocalFederation
+from v6_algorithm.engines.simulation.local import LocalFederation
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import PARTS, Experiment
 from v6_algorithm.experiment.table_form import TableForm

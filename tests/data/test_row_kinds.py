@@ -18,7 +18,13 @@ PACKAGE = Path(__file__).parents[2] / "v6_algorithm"
 TOY = Path(__file__).parent / "fixed_text.py"
 # Those that asked `data.image is not None` before a row's kind was a class.
 ASK_THE_KIND = [
-    *("site/work.py", "site/preparing.py", "data/description.py", "data/table.py", "data/preparation/columns.py"),
+    *(
+        "site/work.py",
+        "site/preparing.py",
+        "data/description/describe.py",
+        "data/table.py",
+        "data/preparation/columns.py",
+    ),
     *("data/preparation/statistics.py", "coordinator/preparation/negotiate.py", "researcher/external/__init__.py"),
 ]
 

@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 
 from v6_algorithm.coordinator.master import run
+from v6_algorithm.data.encoding import load_table
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.data.synthetic import synthetic_rows, with_synthetic
-from v6_algorithm.data.table import load_table
 from v6_algorithm.data.targets import TargetColumn
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.errors import DataError, ExperimentError, PolicyError
 from v6_algorithm.experiment import Data, Experiment
 from v6_algorithm.site.context import SiteContext

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v6_algorithm.data import table as tables
-from v6_algorithm.data.description import describe
+from v6_algorithm.data import encoding
+from v6_algorithm.data.description.describe import describe
 from v6_algorithm.data.preparation import Setup, agree
 from v6_algorithm.data.preparation.statistics import Preparation
 from v6_algorithm.errors import DataError, ExperimentError, SiteError
@@ -43,7 +43,7 @@ def targets(wanted):
 
 
 def load_table(frames, wanted, setup):
-    return tables.load_table(frames, wanted, setup, targets(wanted))
+    return encoding.load_table(frames, wanted, setup, targets(wanted))
 
 
 def encoded(frame, wanted, *, others=(), site="va"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.data.where import rows_where
-from v6_algorithm.engines import local
+from v6_algorithm.engines.simulation import local
 from v6_algorithm.errors import DataError, ExperimentError
 from v6_algorithm.experiment import Data, Experiment
 from v6_algorithm.site.policy import ALLOWED_COLUMNS, Policy

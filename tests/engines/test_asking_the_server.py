@@ -12,12 +12,13 @@ from loopback import LoopbackProxy, numbered
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines import asked_once, entry, provenance
+from v6_algorithm.engines import entry, provenance
 from v6_algorithm.engines.resident import protocol
 from v6_algorithm.engines.resident.asking import Residents
 from v6_algorithm.engines.resident.protocol import lock
-from v6_algorithm.engines.simulate import _contexts, source_of
-from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
+from v6_algorithm.engines.simulation.simulate import _contexts, source_of
+from v6_algorithm.engines.vantage6 import asked_once
+from v6_algorithm.engines.vantage6.v4 import Vantage6Federation
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange.protocol import Site
 from v6_algorithm.experiment import Source

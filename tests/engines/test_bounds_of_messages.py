@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from v6_algorithm.engines import journal, message_sizes, parcels, published, results, simulate, workers
 from v6_algorithm.engines.resident import courier, protocol, trainer
+from v6_algorithm.engines.simulation import message_sizes, parcels, simulate, workers
+from v6_algorithm.engines.vantage6 import journal, published, results
 from v6_algorithm.errors import ExperimentError, UnreachableError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Replies

@@ -9,8 +9,8 @@ from loopback import LoopbackProxy, numbered
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.engines import entry
-from v6_algorithm.engines.simulate import mock_federation
-from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
+from v6_algorithm.engines.simulation.simulate import mock_federation
+from v6_algorithm.engines.vantage6.v4 import Vantage6Federation
 from v6_algorithm.exchange import frames, in_file, wire
 
 SPLITS = [{"kind": "ratio"}, {"kind": "kfold", "folds": 3}, {"kind": "leave_one_site_out"}]

@@ -16,8 +16,9 @@ from vantage6.algorithm.tools.mock_client import MockAlgorithmClient
 import v6_algorithm
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines import entry, vantage6_v4
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines import entry
+from v6_algorithm.engines.simulation.simulate import local_federation
+from v6_algorithm.engines.vantage6 import v4
 from v6_algorithm.errors import ExperimentError, FederationError, PolicyError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
@@ -162,7 +163,7 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_master_gives_one_result_however_it_is_called(client, monkeypatch, expected, call):
-    monkeypatch.setattr(vantage6_v4, "container_client", lambda: client)
+    monkeypatch.setattr(v4, "container_client", lambda: client)
     result = call(client)
     for key in ("parameters", "metrics", "history", "sites"):
         assert result[key] == expected[key], key

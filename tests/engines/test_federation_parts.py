@@ -10,15 +10,16 @@ from itertools import pairwise
 
 import pytest
 
-from v6_algorithm.engines import children, extraction, known_models, runs, session, vantage6_v4
 from v6_algorithm.engines import entry as entry_module
-from v6_algorithm.engines.children import Children
-from v6_algorithm.engines.journal import Journal
-from v6_algorithm.engines.local import texts_of
+from v6_algorithm.engines import known_models
 from v6_algorithm.engines.provenance import own_identity
 from v6_algorithm.engines.resident.asking import Residents
-from v6_algorithm.engines.subtasks import READS, Unread
-from v6_algorithm.engines.vantage6_v4 import _LONGEST_ERROR, Vantage6Federation, _Asked
+from v6_algorithm.engines.simulation.local import texts_of
+from v6_algorithm.engines.vantage6 import children, extraction, runs, session, v4
+from v6_algorithm.engines.vantage6.children import Children
+from v6_algorithm.engines.vantage6.journal import Journal
+from v6_algorithm.engines.vantage6.subtasks import READS, Unread
+from v6_algorithm.engines.vantage6.v4 import _LONGEST_ERROR, Vantage6Federation, _Asked
 from v6_algorithm.errors import CheckpointError, ExperimentError, UnreachableError
 from v6_algorithm.exchange.protocol import Arrival, Missing, Site
 from v6_algorithm.experiment import Experiment
@@ -229,7 +230,7 @@ class SlowAnswers:
 def test_answers_are_fetched_side_by_side_and_each_comes_once(monkeypatch, trouble):
     """With each waiting for the other, one after the other would never end; what fails on the way is fetched again."""
     client = SlowAnswers()
-    monkeypatch.setattr(vantage6_v4.results, "fetch", lambda client, task, clear: json.dumps(client.from_task(task)[0]))
+    monkeypatch.setattr(v4.results, "fetch", lambda client, task, clear: json.dumps(client.from_task(task)[0]))
     federation = Vantage6Federation(client, poll_s=0.05)
     if trouble:
         # The second fetch of the one that failed has no partner.

@@ -10,7 +10,7 @@ from v6_algorithm.coordinator.evaluation.final_evaluation import FinalEvaluation
 from v6_algorithm.coordinator.evaluation.model_evaluation import ModelEvaluation
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.coordinator.rounds.fold_round import FoldRound
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.exchange.joint import KEYS, Joint
 from v6_algorithm.exchange.protocol import Replies
 from v6_algorithm.learning.metrics.by_site import SiteState

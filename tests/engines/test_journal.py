@@ -10,8 +10,9 @@ import itertools
 import pytest
 from loopback import LoopbackProxy, numbered
 
-from v6_algorithm.engines import entry, subtasks
-from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
+from v6_algorithm.engines import entry
+from v6_algorithm.engines.vantage6 import subtasks
+from v6_algorithm.engines.vantage6.v4 import Vantage6Federation
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire
 

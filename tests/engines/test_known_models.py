@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loopback import LoopbackProxy, numbered
 
-from v6_algorithm.engines import entry, known_models, published, vantage6_v4
+from v6_algorithm.engines import entry, known_models
 from v6_algorithm.engines.known_models import LEAST_CHARACTERS, NAME, TEXT, Naming, forget, resolve
+from v6_algorithm.engines.vantage6 import published, v4
 from v6_algorithm.errors import SiteError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.wire import Packed
@@ -152,7 +153,7 @@ def test_a_site_that_has_lost_its_folder_is_sent_all_of_it(trained, monkeypatch)
 def test_a_large_model_is_published_once_for_all_sites(trained, monkeypatch):
     expected = outcome(trained("in requests"))
     assert "published model" not in trained.tasks
-    monkeypatch.setattr(vantage6_v4, "LEAST_CHARACTERS", LEAST_CHARACTERS)
+    monkeypatch.setattr(v4, "LEAST_CHARACTERS", LEAST_CHARACTERS)
     result = trained("published", encrypted=False)
     # The models of rounds 1 to 3, each for three sites; the best one is at the sites when it is measured.
     assert trained.tasks.count("published model") == 3
@@ -163,7 +164,7 @@ def test_a_large_model_is_published_once_for_all_sites(trained, monkeypatch):
 
 def test_models_of_four_million_characters_are_published():
     """And of smaller ones none, which another container is not worth."""
-    federation, published_texts = object.__new__(vantage6_v4.Vantage6Federation), []
+    federation, published_texts = object.__new__(v4.Vantage6Federation), []
     federation._naming = Naming()
     federation._publisher = SimpleNamespace(publish=lambda name, text: published_texts.append(text))
     for characters in (2**22 - 1, 2**22):
@@ -181,7 +182,7 @@ def test_only_results_in_the_clear_are_asked_for_as_parts_of_their_tasks(monkeyp
         paths = []
         answer = proxy.get
         monkeypatch.setattr(proxy, "get", lambda path, query: (paths.append(path), answer(path, query))[1])
-        federation = vantage6_v4.Vantage6Federation(proxy.client())
+        federation = v4.Vantage6Federation(proxy.client())
         assert federation._result(1) == '{"answer": 7}'
     assert paths[-1] == asked
 
@@ -189,7 +190,7 @@ def test_only_results_in_the_clear_are_asked_for_as_parts_of_their_tasks(monkeyp
 @pytest.mark.slow
 def test_a_hub_that_cannot_publish_costs_nobody_the_run(trained, monkeypatch):
     expected = outcome(trained("in requests"))
-    monkeypatch.setattr(vantage6_v4, "LEAST_CHARACTERS", LEAST_CHARACTERS)
+    monkeypatch.setattr(v4, "LEAST_CHARACTERS", LEAST_CHARACTERS)
     monkeypatch.setattr(published, "publish", lambda request: {"status": "error"})
     result = trained("published", encrypted=False)
     assert outcome(result) == expected

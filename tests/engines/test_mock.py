@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hospitals import command, read_result, table
 
-from v6_algorithm.engines.simulate import source_of
+from v6_algorithm.engines.simulation.simulate import source_of
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment, Source
 

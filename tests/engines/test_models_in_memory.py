@@ -11,7 +11,7 @@ import torch
 from v6_algorithm.coordinator import checkpoint
 from v6_algorithm.coordinator.checkpoint import Checkpoints
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.learning.training import objectives

@@ -6,8 +6,8 @@ import pytest
 from loopback import LoopbackProxy, numbered
 
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.engines import subtasks
-from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
+from v6_algorithm.engines.vantage6 import subtasks
+from v6_algorithm.engines.vantage6.v4 import Vantage6Federation
 from v6_algorithm.errors import FederationError
 
 HOUR_S = 3600

@@ -8,11 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from v6_algorithm.engines import children, journal, known_models, local, subtasks, vantage6_v4, workers
-from v6_algorithm.engines.children import Children
+from v6_algorithm.engines import known_models
 from v6_algorithm.engines.resident import courier, protocol, trainer
 from v6_algorithm.engines.resident.asking import Residents
-from v6_algorithm.engines.subtasks import Creation, OfflineNodes, Unread
+from v6_algorithm.engines.simulation import local, workers
+from v6_algorithm.engines.vantage6 import children, journal, subtasks, v4
+from v6_algorithm.engines.vantage6.children import Children
+from v6_algorithm.engines.vantage6.subtasks import Creation, OfflineNodes, Unread
 from v6_algorithm.errors import UnreachableError
 from v6_algorithm.exchange import frames
 from v6_algorithm.exchange.protocol import Missing, Replies, Site
@@ -26,7 +28,7 @@ def creation():
 
 
 def test_a_refusal_of_a_subtask_is_final_at_the_third_and_a_passing_failure_never_is():
-    made = object.__new__(vantage6_v4.Vantage6Federation)
+    made = object.__new__(v4.Vantage6Federation)
     made._poll_s, made._newest, sought = 0.0, 7, []
     made.take_over = sought.append
     refused = creation()
@@ -48,7 +50,7 @@ def test_a_refusal_of_a_subtask_is_final_at_the_third_and_a_passing_failure_neve
 
 @pytest.mark.parametrize("status", ["active", "completed", None])
 def test_a_late_site_is_overdue_while_its_subtask_is_open(monkeypatch, status):
-    made = object.__new__(vantage6_v4.Vantage6Federation)
+    made = object.__new__(v4.Vantage6Federation)
     made._owed = {"a": (5, "RPC_train", {})}
     monkeypatch.setattr(made, "_status", lambda task: status, raising=False)
     assert made.overdue("a") is (status != "completed")
@@ -122,7 +124,7 @@ def test_subtasks_are_listed_page_by_page_and_asked_for_eight_times(monkeypatch)
     ],
 )  # fmt: skip
 def test_a_call_is_looked_at_more_often_the_nearer_its_end(took, elapsed, pause):
-    made = object.__new__(vantage6_v4.Vantage6Federation)
+    made = object.__new__(v4.Vantage6Federation)
     made._poll_s, made._took = 0.5, {"RPC_train": took} if took else {}
     assert made._pause_s("RPC_train", elapsed) == pytest.approx(pause)
 
@@ -144,8 +146,8 @@ def test_subtasks_are_created_side_by_side_up_to_128_million_characters(monkeypa
         def map(self, work, items):
             return map(work, items)
 
-    monkeypatch.setattr(vantage6_v4, "ThreadPoolExecutor", Pool)
-    made = object.__new__(vantage6_v4.Vantage6Federation)
+    monkeypatch.setattr(v4, "ThreadPoolExecutor", Pool)
+    made = object.__new__(v4.Vantage6Federation)
     made._newest, made._real, made._children = 0, True, SimpleNamespace(take=lambda question: None)
     monkeypatch.setattr(made, "_ask", lambda given: {"id": 3}, raising=False)
     sites = {str(number): Creation("RPC_train", {}, number, "", characters) for number in range(12)}
@@ -155,21 +157,21 @@ def test_subtasks_are_created_side_by_side_up_to_128_million_characters(monkeypa
 
 @pytest.mark.parametrize(("letters", "lost"), [(2000, True), (2001, False)])
 def test_a_reply_that_lacks_a_model_is_a_short_error(letters, lost):
-    made, told = object.__new__(vantage6_v4.Vantage6Federation), []
+    made, told = object.__new__(v4.Vantage6Federation), []
     made._naming = SimpleNamespace(lost=told.append)
-    text = f'{{"kind": "{vantage6_v4.known_models.UNKNOWN}", "message": ""}}'
+    text = f'{{"kind": "{v4.known_models.UNKNOWN}", "message": ""}}'
     text = text.replace('""}', f'"{"x" * (letters - len(text))}"}}')
     assert len(text) == letters
-    assert made._lacks_model(vantage6_v4.Arrival("a", text)) is lost
+    assert made._lacks_model(v4.Arrival("a", text)) is lost
     assert told == (["a"] if lost else [])
-    assert made._lacks_model(vantage6_v4.Arrival("a", text.replace("kind", "mind"))) is False
-    assert made._lacks_model(vantage6_v4.Arrival("a", f'["{vantage6_v4.known_models.UNKNOWN}"]')) is False
+    assert made._lacks_model(v4.Arrival("a", text.replace("kind", "mind"))) is False
+    assert made._lacks_model(v4.Arrival("a", f'["{v4.known_models.UNKNOWN}"]')) is False
     made._naming = None
-    assert made._lacks_model(vantage6_v4.Arrival("a", text)) is False
+    assert made._lacks_model(v4.Arrival("a", text)) is False
 
 
 def test_a_result_that_is_no_answer_of_one_site_is_none():
-    made = object.__new__(vantage6_v4.Vantage6Federation)
+    made = object.__new__(v4.Vantage6Federation)
     made._real, made._in_memory = False, threading.Lock()
 
     def result(given):
@@ -184,10 +186,10 @@ def test_a_result_that_is_no_answer_of_one_site_is_none():
 @pytest.mark.parametrize("clear", [True, False])
 @pytest.mark.parametrize("text", ["model", None])
 def test_frames_are_asked_for_once_a_result_was_read_that_is_not_encrypted(monkeypatch, clear, text):
-    made = object.__new__(vantage6_v4.Vantage6Federation)
+    made = object.__new__(v4.Vantage6Federation)
     made._real, made._takes_frames, made._client = True, False, "client"
     made._publisher = SimpleNamespace(in_the_clear=lambda: clear)
-    monkeypatch.setattr(vantage6_v4.results, "fetch", lambda client, task, clear: text)
+    monkeypatch.setattr(v4.results, "fetch", lambda client, task, clear: text)
     assert made._result(3) == text
     assert made._takes_frames is (clear and text is not None)
 

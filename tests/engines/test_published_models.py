@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from v6_algorithm.engines import published
+from v6_algorithm.engines.vantage6 import published
 
 NAME, OTHER = "0a" * 32, "1b" * 32
 TEXT = base64.b64encode(b"a safetensors file").decode()

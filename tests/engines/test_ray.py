@@ -10,7 +10,7 @@ from test_ways import SAME
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation, ray_federation
+from v6_algorithm.engines.simulation.simulate import local_federation, ray_federation
 from v6_algorithm.errors import ExperimentError
 
 

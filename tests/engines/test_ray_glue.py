@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines import ray as glue
-from v6_algorithm.engines.simulate import ray_federation
+from v6_algorithm.engines.simulation import ray as glue
+from v6_algorithm.engines.simulation.simulate import ray_federation
 from v6_algorithm.errors import ExperimentError
 
 

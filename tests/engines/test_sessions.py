@@ -9,9 +9,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from v6_algorithm.engines import extraction, session, vantage6_v5
-from v6_algorithm.engines.subtasks import Creation
-from v6_algorithm.engines.vantage6_v5 import SessionFederation
+from v6_algorithm.engines.vantage6 import extraction, session, v5
+from v6_algorithm.engines.vantage6.subtasks import Creation
+from v6_algorithm.engines.vantage6.v5 import SessionFederation
 from v6_algorithm.errors import DataError, ExperimentError, SiteError
 from v6_algorithm.exchange.protocol import Missing
 
@@ -199,4 +199,4 @@ def test_how_a_task_failed_its_run_says():
 
 def test_there_is_no_client_without_a_token(there):
     with pytest.raises(ExperimentError, match="client: there is none"):
-        vantage6_v5.container_client()
+        v5.container_client()

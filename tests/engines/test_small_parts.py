@@ -17,14 +17,16 @@ import torch
 from v6_algorithm.coordinator.strategies.robust.geometric import _weighted_median
 from v6_algorithm.coordinator.strategies.robust.updates import weights_for
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines import entry, published, vantage6_v4, workers
-from v6_algorithm.engines.local import texts_of
+from v6_algorithm.engines import entry
 from v6_algorithm.engines.resident import courier, protocol
-from v6_algorithm.engines.subtasks import Creation
+from v6_algorithm.engines.simulation import workers
+from v6_algorithm.engines.simulation.local import texts_of
+from v6_algorithm.engines.vantage6 import published, v4
+from v6_algorithm.engines.vantage6.subtasks import Creation
 from v6_algorithm.exchange.protocol import Missing
 from v6_algorithm.site import SiteContext
-from v6_algorithm.site.kept_terms import KeptTerm
 from v6_algorithm.site.policy import Policy
+from v6_algorithm.site.state.kept_terms import KeptTerm
 from v6_algorithm.site.together.run import reason_of_site
 
 
@@ -75,7 +77,7 @@ def test_which_sites_are_asked_in_text(way, method, rounds, told):
     assert texts_of(way, method, hidden) == {"a", "b"}
 
 
-class Federation(vantage6_v4.Vantage6Federation):
+class Federation(v4.Vantage6Federation):
     """Of a server that takes no subtask of sites that are away."""
 
     def __init__(self, known):
@@ -92,7 +94,7 @@ def creation(question, characters=10):
     return Creation("RPC_train", {"round": 1, "site": question}, 3, question, characters)
 
 
-@pytest.mark.parametrize("characters", [10, vantage6_v4._CHARACTERS_AT_ONCE])
+@pytest.mark.parametrize("characters", [10, v4._CHARACTERS_AT_ONCE])
 def test_subtasks_are_created_or_taken_and_the_newest_is_known(characters):
     made = Federation({"known": 21})
     assert made._create_at_once({}) == {}
@@ -169,7 +171,7 @@ def test_weights_of_updates_may_be_any_shares():
 # -- the network -----------------------------------------------------------------------------------------------------
 
 
-class Waiting(vantage6_v4.Vantage6Federation):
+class Waiting(v4.Vantage6Federation):
     """Waits for a site's subtask whose status is what `says` gives, by a clock that goes on when somebody sleeps."""
 
     def __init__(self, says, monkeypatch):
@@ -177,7 +179,7 @@ class Waiting(vantage6_v4.Vantage6Federation):
         self._sent_ahead, self._took, self._owed, self._naming = [], {}, {}, None
         self._client, self._real, self._newest, self._children = None, False, 0, None
         clock = SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep)
-        monkeypatch.setattr(vantage6_v4, "time", clock)
+        monkeypatch.setattr(v4, "time", clock)
 
     def sleep(self, seconds):
         self.now += seconds
@@ -189,7 +191,7 @@ class Waiting(vantage6_v4.Vantage6Federation):
         return self.says(self.now)
 
     def wait(self):
-        asked = vantage6_v4._Asked("RPC_train", {"a": {}}, {"a": 1}, tasks={"a": 5}, create_s={"a": 0.0}, begun=True)
+        asked = v4._Asked("RPC_train", {"a": {}}, {"a": 1}, tasks={"a": 5}, create_s={"a": 0.0}, begun=True)
         (arrival,) = self._answer(asked, 30.0)
         return arrival
 
@@ -210,8 +212,8 @@ def test_a_server_that_is_silent_at_the_deadline_is_waited_for_two_minutes_longe
 
 @pytest.mark.parametrize(("wanted", "real"), [(True, True), (True, False), (False, True)])
 def test_models_go_by_name_where_trainers_are_wanted_and_there_is_a_server(monkeypatch, wanted, real):
-    monkeypatch.setattr(vantage6_v4, "residents", lambda *_, **__: nullcontext())
-    made = object.__new__(vantage6_v4.Vantage6Federation)
+    monkeypatch.setattr(v4, "residents", lambda *_, **__: nullcontext())
+    made = object.__new__(v4.Vantage6Federation)
     closed = []
     made._client, made._sites, made._real, made._naming = None, [], real, None
     made._publisher = SimpleNamespace(close=lambda: closed.append(True))
@@ -295,12 +297,12 @@ def test_a_courier_says_what_its_trainer_answered_and_what_it_took(monkeypatch, 
 
 
 def test_the_seconds_of_asking_are_added_up_and_what_fails_is_told_apart(monkeypatch):
-    made = object.__new__(vantage6_v4.Vantage6Federation)
+    made = object.__new__(v4.Vantage6Federation)
     asked = creation("a")
 
     def ask(real, create):
         ticks = iter([100.0, 102.5])
-        monkeypatch.setattr(vantage6_v4, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+        monkeypatch.setattr(v4, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
         made._real, made._create = real, create
         return made._ask(asked)
 

@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import pytest
 from test_small_parts import Waiting, creation
 
-from v6_algorithm.engines import entry, journal, runs, subtasks, vantage6_v4, workers
+from v6_algorithm.engines import entry
 from v6_algorithm.engines.resident import asking, courier, protocol
+from v6_algorithm.engines.simulation import workers
+from v6_algorithm.engines.vantage6 import journal, runs, subtasks, v4
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import frames
 from v6_algorithm.learning.training import images, learner
@@ -102,7 +104,7 @@ def test_a_client_without_a_server_is_asked_from_one_thread(monkeypatch):
 def test_how_long_a_call_took_is_counted_from_its_beginning(monkeypatch):
     made = Waiting(lambda now: "active" if now < 1030 else "completed", monkeypatch)
     made.now, made._fetches = 1000.0, False
-    monkeypatch.setattr(made, "_collect", lambda site, *_: vantage6_v4.Arrival(site, "{}"), raising=False)
+    monkeypatch.setattr(made, "_collect", lambda site, *_: v4.Arrival(site, "{}"), raising=False)
     made.wait()
     assert made._took == {"RPC_train": 30.0}
 

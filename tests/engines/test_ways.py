@@ -10,9 +10,9 @@ from v6_algorithm.coordinator.checkpoint import Checkpoints
 from v6_algorithm.coordinator.master import check, run
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines import local
-from v6_algorithm.engines.local import AS_TEXT, LocalFederation
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation import local
+from v6_algorithm.engines.simulation.local import AS_TEXT, LocalFederation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.exchange import tensor_file, wire
 from v6_algorithm.learning.training import state
 from v6_algorithm.learning.training.device import Device

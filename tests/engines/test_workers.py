@@ -17,8 +17,8 @@ from test_ways import EXACT, FAST, SAME, near
 from v6_algorithm.coordinator.checkpoint import Checkpoints
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation, tables_of
-from v6_algorithm.engines.workers import WorkerFederation, WorkerSites, deal
+from v6_algorithm.engines.simulation.simulate import local_federation, tables_of
+from v6_algorithm.engines.simulation.workers import WorkerFederation, WorkerSites, deal
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.site import SiteContext

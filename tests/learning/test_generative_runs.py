@@ -10,7 +10,7 @@ from spying import Spy
 
 from v6_algorithm.coordinator.evaluation.sample_grid import rounds_shown
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.engines.simulate import local_federation, own_policy
+from v6_algorithm.engines.simulation.simulate import local_federation, own_policy
 from v6_algorithm.exchange import png
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.learning.metrics import compute, merge_states

@@ -13,7 +13,7 @@ from v6config import Site
 from v6network import SELF_TEST_IMAGE, Network, Run
 from v6process import wait_for
 
-from v6_algorithm.engines.runs import subtask_name
+from v6_algorithm.engines.vantage6.runs import subtask_name
 
 DATA_SITES = ["a", "b", "c"]
 LEAST_DEADLINE_S = 20.0

@@ -11,7 +11,7 @@ from typer.main import get_command
 from v6_algorithm.researcher.cli import app
 from v6_algorithm.researcher.external.local_layers import forget_layers
 from v6_algorithm.researcher.report import write_artifacts
-from v6_algorithm.site.local_models import MARK
+from v6_algorithm.site.state.local_models import MARK
 
 AT = ("--server", "http://localhost:1", "--username", "ada")
 # What is there already, and the command that would write over it. Nothing else that they name is there.

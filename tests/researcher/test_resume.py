@@ -149,7 +149,7 @@ def test_of_rounds_that_take_over_a_second_a_killed_process_loses_one_at_most(tm
     file, folder = write(tmp_path, rounds=6, stopping={"patience": None}), tmp_path / "killed"
     slow = """
 import time
-from v6_algorithm.engines.local import LocalFederation
+from v6_algorithm.engines.simulation.local import LocalFederation
 from v6_algorithm.researcher.cli import main
 
 call = LocalFederation.call

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from v6_algorithm.engines.simulate import local_federation, own_policy
+from v6_algorithm.engines.simulation.simulate import local_federation, own_policy
 from v6_algorithm.researcher import network
 
 

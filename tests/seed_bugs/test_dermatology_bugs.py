@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.engines.local import LocalFederation
+from v6_algorithm.engines.simulation.local import LocalFederation
 from v6_algorithm.exchange import wire
 from v6_algorithm.site import SiteContext
 

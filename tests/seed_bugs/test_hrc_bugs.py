@@ -27,7 +27,7 @@ import torch
 from hospitals import command, write
 
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import tables_of
+from v6_algorithm.engines.simulation.simulate import tables_of
 from v6_algorithm.errors import ExperimentError, ServerError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment

@@ -11,7 +11,8 @@ from hospitals import table
 from v6_algorithm import site
 from v6_algorithm.data.preparation.terms import DesignTerms
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines import children, entry, known_models
+from v6_algorithm.engines import entry, known_models
+from v6_algorithm.engines.vantage6 import children
 from v6_algorithm.errors import ExperimentError, PolicyError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment

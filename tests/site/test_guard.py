@@ -311,7 +311,7 @@ def test_a_node_that_requires_differential_privacy_trains_nothing_without():
 
     from v6_algorithm.coordinator.master import run
     from v6_algorithm.data.sources import TableSource
-    from v6_algorithm.engines.simulate import local_federation
+    from v6_algorithm.engines.simulation.simulate import local_federation
     from v6_algorithm.errors import FederationError
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.site.policy import Policy

@@ -26,9 +26,9 @@ from v6_algorithm.site.guard import Guard
 from v6_algorithm.site.guard.coarse import coarse_edges, coarse_state
 from v6_algorithm.site.guard.rowsets import check_differences, sets_of
 from v6_algorithm.site.learning import _Learner
-from v6_algorithm.site.memory import RoundMemory, remembered
 from v6_algorithm.site.policy import Policy
-from v6_algorithm.site.private import shared_and_own
+from v6_algorithm.site.state.memory import RoundMemory, remembered
+from v6_algorithm.site.state.private_layers import shared_and_own
 from v6_algorithm.site.work import Work
 
 LINEAR = {"data": {"target": "y"}, "model": "linear"}

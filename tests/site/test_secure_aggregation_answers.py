@@ -16,14 +16,14 @@ from spying import Spy
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.local import LocalFederation
+from v6_algorithm.engines.simulation.local import LocalFederation
 from v6_algorithm.errors import PolicyError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.site import SiteContext, handle, secure_aggregation
-from v6_algorithm.site.aggregation_state import AggregationState
 from v6_algorithm.site.policy import Policy
 from v6_algorithm.site.rules import BY_FIELD
+from v6_algorithm.site.state.aggregation import AggregationState
 
 NAMES = ("amsterdam", "berlin", "cairo")
 RUN = "0" * 32

@@ -18,10 +18,10 @@ from v6_algorithm.experiment import Experiment
 from v6_algorithm.site import SiteContext, comparison, preflight, preparing, secure_aggregation
 from v6_algorithm.site.guard import Guard
 from v6_algorithm.site.guard.privacy_account import PrivacyAccount
-from v6_algorithm.site.kept_terms import KeptTerm
 from v6_algorithm.site.learning import rate_of
 from v6_algorithm.site.policy import Policy
 from v6_algorithm.site.rules import BY_FIELD, RULES
+from v6_algorithm.site.state.kept_terms import KeptTerm
 from v6_algorithm.site.work import Work, _bytes_of
 
 LINEAR = {"data": {"target": "y"}, "model": "linear"}

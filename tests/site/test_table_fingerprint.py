@@ -10,7 +10,7 @@ import pytest
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.researcher.report import page
 from v6_algorithm.site.policy import Policy

@@ -46,7 +46,7 @@ class Verdict:
 def run_input(given: Input, folder: Path, policy: str) -> dict[str, Any]:
     """Run an input as `v6-algorithm run --policy` does; raises what that explains."""
     from v6_algorithm.coordinator.master import run
-    from v6_algorithm.engines.simulate import local_federation, own_policy, tables_of
+    from v6_algorithm.engines.simulation.simulate import local_federation, own_policy, tables_of
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.researcher.python.sites import tables_of_sites
 

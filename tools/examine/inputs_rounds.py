@@ -152,7 +152,7 @@ class Losing:
 
 def _losing(keys: dict[str, Any], tables: dict[str, Any], lost: Callable[[str, int], bool]) -> dict[str, Any]:
     from v6_algorithm.coordinator.master import run as run_master
-    from v6_algorithm.engines.simulate import local_federation
+    from v6_algorithm.engines.simulation.simulate import local_federation
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.researcher.python.sites import tables_of_sites
 

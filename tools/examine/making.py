@@ -20,8 +20,8 @@ def read(folder: Path, names: Sequence[str] | str, *, dimensions: int = 2, **ima
     """Read files as a site does; return (images, channels, lengths …) and what is told of them."""
     import pandas as pd
 
-    from v6_algorithm.data.assumed import KINDS
     from v6_algorithm.data.imaging.stack import find_images, read_stack
+    from v6_algorithm.data.reading.assumed import KINDS
     from v6_algorithm.experiment.imaging.images import Image
 
     assumed: dict[str, Any] = {}

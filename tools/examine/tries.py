@@ -117,7 +117,7 @@ def count(verdicts: Iterator[tuple[Case, str]]) -> dict[str, Counter[str]]:
 @contextmanager
 def policy(preset: str) -> Iterator[None]:
     """Let all sites of this process hold a preset of a node's rules, as ``v6-algorithm run --policy`` does."""
-    from v6_algorithm.engines import simulate
+    from v6_algorithm.engines.simulation import simulate
 
     federation_of, rules = simulate.local_federation, simulate.own_policy(preset)
 

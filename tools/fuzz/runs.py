@@ -42,7 +42,7 @@ def request_cases() -> Any:
     from v6_algorithm.coordinator.description.describe import describe
     from v6_algorithm.coordinator.master import run
     from v6_algorithm.data.sources import TableSource
-    from v6_algorithm.engines.local import LocalFederation
+    from v6_algorithm.engines.simulation.local import LocalFederation
     from v6_algorithm.errors import V6AlgorithmError
     from v6_algorithm.exchange import wire
     from v6_algorithm.experiment import Experiment
@@ -112,7 +112,7 @@ def reply_cases() -> Any:
 
     from v6_algorithm.coordinator.master import run
     from v6_algorithm.data.sources import TableSource
-    from v6_algorithm.engines.simulate import local_federation
+    from v6_algorithm.engines.simulation.simulate import local_federation
     from v6_algorithm.errors import V6AlgorithmError
     from v6_algorithm.exchange.protocol import Arrival, Replies
     from v6_algorithm.experiment import Experiment
@@ -165,7 +165,7 @@ def result_cases() -> Any:
     """Files of results, read and made into a page."""
     from v6_algorithm.coordinator.master import run
     from v6_algorithm.data.sources import TableSource
-    from v6_algorithm.engines.simulate import local_federation
+    from v6_algorithm.engines.simulation.simulate import local_federation
     from v6_algorithm.errors import V6AlgorithmError
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.researcher.python.result import Result, compare, load

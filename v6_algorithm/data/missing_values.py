@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from v6_algorithm.data.cells import cleaned
+from v6_algorithm.data.reading.cells import cleaned
 from v6_algorithm.data.sequences import holds_arrays
 from v6_algorithm.data.targets import canonical, coded
 

@@ -1,8 +1,8 @@
 """Time series, one for each row: from cells that are lists or arrays or that name files, stacked into one array.
 
 A table holds them in a column whose cells are (time, channels) or (channels, time) numbers, or a list of numbers where
-there is one channel; or the name of an npy file with such an array, or of an npz file with one. `site` and `table` read
-that column through here.
+there is one channel; or the name of an npy file with such an array, or of an npz file with one. `site` and `encoding`
+read that column through here.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.cells import blurred
 from v6_algorithm.data.files import folder_of, within
+from v6_algorithm.data.reading.cells import blurred
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import Sequence
 

@@ -1,7 +1,7 @@
 """Reading one site's table: csv, parquet, excel, npz, SQL, names of files, or a dataframe that is already there.
 
 The engines make `TableSource`s (from a vantage6 node's environment, an experiment file, or a mock's dataframes);
-`table` reads them. pandas is imported on the first read, so that a round whose data are cached never loads it.
+`encoding` reads them. pandas is imported on the first read, so that a round whose data are cached never loads it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.data.arrays import has_pair
-from v6_algorithm.data.assumed import Assumed
-from v6_algorithm.data.cells import EMPTY_WORDS, bare, uniform
-from v6_algorithm.data.file_kinds import OF_PROGRAMS, begins_as
 from v6_algorithm.data.files import print_files
-from v6_algorithm.data.margins import check_margins
+from v6_algorithm.data.reading.arrays import has_pair
+from v6_algorithm.data.reading.assumed import Assumed
+from v6_algorithm.data.reading.cells import EMPTY_WORDS, bare, uniform
+from v6_algorithm.data.reading.file_kinds import OF_PROGRAMS, begins_as
+from v6_algorithm.data.reading.margins import check_margins
 from v6_algorithm.errors import DataError, SiteError
 from v6_algorithm.exchange.text import printable
 from v6_algorithm.experiment.table_form import USUAL, TableForm
@@ -85,10 +85,10 @@ class TableSource:
     def _beside(self) -> list[Path]:
         """Return the files that are read with the table: of measures those that cells name, of arrays all of a pair."""
         if self.kind == "npz":
-            from v6_algorithm.data.arrays import files_of
+            from v6_algorithm.data.reading.arrays import files_of
 
             return [] if self.uri.lower().endswith(".npz") else list(files_of(Path(self.uri)).values())
-        from v6_algorithm.data.measures import find_measures
+        from v6_algorithm.data.reading.measures import find_measures
 
         frame = self._read(None, None)
         frame = frame.set_axis([bare(str(name)) for name in frame.columns], axis=1)
@@ -169,7 +169,7 @@ class TableSource:
         names = [bare(str(name)) for name in frame.columns.tolist()]
         frame = frame if names == frame.columns.tolist() else frame.set_axis(names, axis=1)
         if measures is not None:
-            from v6_algorithm.data.measures import with_measures
+            from v6_algorithm.data.reading.measures import with_measures
 
             frame = with_measures(frame, measures, self.folder, self.assumed)
         needed = [wanted is None or wanted(name) for name in frame.columns.tolist()]
@@ -187,7 +187,7 @@ class TableSource:
         name = "the database" if "://" in self.uri else Path(self.uri).name
         try:
             if kind == "csv":
-                from v6_algorithm.data.lines import COMPRESSED, read_csv
+                from v6_algorithm.data.reading.lines import COMPRESSED, read_csv
 
                 if (program := OF_PROGRAMS.get(Path(self.uri).suffix.lower())) is not None and self.type is None:
                     raise DataError(f"{name} is {program}, which is not read; save it as csv or parquet")
@@ -199,11 +199,11 @@ class TableSource:
                 check_margins(frame, name)
                 return frame
             if kind == "parquet":
-                from v6_algorithm.data.parquet import read_parquet
+                from v6_algorithm.data.reading.parquet import read_parquet
 
                 return read_parquet(self.uri, wanted, exact, self.assumed)
             if kind == "excel":
-                from v6_algorithm.data.excel import read_excel
+                from v6_algorithm.data.reading.excel import read_excel
 
                 # That is not a word for an empty cell in every column, and `uniform` sees to it.
                 words = [word for word in self._empty_words if word != "None"]
@@ -211,7 +211,7 @@ class TableSource:
                 check_margins(frame, name)
                 return frame
             if kind == "npz":
-                from v6_algorithm.data.arrays import read_arrays
+                from v6_algorithm.data.reading.arrays import read_arrays
 
                 return read_arrays(self.uri, self.form.whole, self.form.codes, self.assumed)
             if kind == "sql":
@@ -226,7 +226,7 @@ class TableSource:
             raise DataError(f"the file {name} is empty") from None
         except ImportError as error:
             package = "xlrd" if "xlrd" in str(error) else error.name or _READERS[kind]
-            from v6_algorithm.data.excel import is_locked
+            from v6_algorithm.data.reading.excel import is_locked
 
             if package == "xlrd" and is_locked(self.uri or ""):
                 raise DataError(f"{name} is protected by a password: save it without one, or as csv") from None

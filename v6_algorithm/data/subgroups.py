@@ -1,6 +1,6 @@
 """The groups that rows are measured by at the end: the values of a column, or bands of its numbers.
 
-`table` encodes them by row; `site` decides which of them are large enough to be told.
+`encoding` encodes them by row; `site` decides which of them are large enough to be told.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from v6_algorithm.data.description import column_kind
+from v6_algorithm.data.description.describe import column_kind
 from v6_algorithm.data.names import not_there
 from v6_algorithm.data.targets import coded
 from v6_algorithm.errors import DataError

@@ -1,6 +1,6 @@
 """The columns that are learned: described to the federation, checked, and turned into an array.
 
-A problem says which columns it learns and as what (`TargetColumn`); `table` reads them by that. No message says what
+A problem says which columns it learns and as what (`TargetColumn`); `encoding` reads them by that. No message says what
 is in a cell.
 """
 
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from v6_algorithm.data.cells import blurred
-from v6_algorithm.data.hints import HINTS, hint, holds_complex
+from v6_algorithm.data.description.hints import HINTS, hint, holds_complex
 from v6_algorithm.data.preparation.spelling import check_written
-from v6_algorithm.data.texts import has_value
+from v6_algorithm.data.reading.cells import blurred
+from v6_algorithm.data.reading.texts import has_value
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import parse_condition
 
@@ -407,7 +407,9 @@ def _check(column: pd.Series, target: TargetColumn) -> None:
     if target.kind == "entry" and not (np.isfinite(numbers) & (numbers >= 0)).all():
         raise DataError(f"{target.name} holds times below 0, or not finite")
     if target.kind == "event" and target.positive is None and not np.isin(numbers, (0, 1)).all():
+        # As R's survival has them.
+        coded = "; of 1 and 2, 2 is the event most often: data.positive: '== 2'" if set(finite) <= {1, 2} else ""
         raise DataError(
             f"{target.name} holds other values than 0 (not seen until then) and 1 (seen); "
-            "data.positive makes it 0/1, such as '== dead'"
+            f"data.positive makes it 0/1, such as '== dead'{coded}"
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.hints import HINTS, hint
+from v6_algorithm.data.description.hints import HINTS, hint
 from v6_algorithm.data.names import not_there
 from v6_algorithm.data.preparation.spelling import check_written
 from v6_algorithm.data.targets import as_truth, canonical, coded

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.data.sources import ASSUMED, FOLDER, STATE, TableSource, source_from_node
-from v6_algorithm.engines import known_models, session
+from v6_algorithm.engines import known_models
 from v6_algorithm.engines.provenance import RULE, asking, check_chain, own_identity
-from v6_algorithm.engines.runs import scores_line
+from v6_algorithm.engines.vantage6 import session
+from v6_algorithm.engines.vantage6.runs import scores_line
 from v6_algorithm.errors import ExperimentError, PolicyError, SiteError
 from v6_algorithm.exchange import wire
 from v6_algorithm.site import SiteContext, handle
@@ -23,7 +24,7 @@ from v6_algorithm.site.guard.queries import guarded_source
 from v6_algorithm.site.policy import Policy
 
 if TYPE_CHECKING:
-    from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
+    from v6_algorithm.engines.vantage6.v4 import Vantage6Federation
     from v6_algorithm.experiment import Experiment
 
 
@@ -48,7 +49,7 @@ def run_master(
     """Run an experiment over the organisations of a collaboration; see `v6_algorithm.master`."""
     from v6_algorithm.coordinator.master import run
     from v6_algorithm.coordinator.stopping import ends_when_asked
-    from v6_algorithm.engines.journal import Journal, journal_folder
+    from v6_algorithm.engines.vantage6.journal import Journal, journal_folder
 
     federation, checked = _central(client, data, experiment, organizations, names, mock_client, arguments)
     # A mock's folder is used again by the next run, whose task has the same number.
@@ -144,10 +145,10 @@ def _central(
 def _federation(client: Any, **options: Any) -> Vantage6Federation:
     """Choose the engine of the version whose container this is; without a client, make that of the container."""
     if session.is_session():
-        from v6_algorithm.engines import vantage6_v5
+        from v6_algorithm.engines.vantage6 import v5
 
-        return vantage6_v5.SessionFederation(client or vantage6_v5.container_client(), **options)
-    from v6_algorithm.engines.vantage6_v4 import Vantage6Federation, container_client
+        return v5.SessionFederation(client or v5.container_client(), **options)
+    from v6_algorithm.engines.vantage6.v4 import Vantage6Federation, container_client
 
     return Vantage6Federation(client or container_client(), **options)
 
@@ -245,7 +246,7 @@ def _folder_of_node() -> Path | None:
 
 def _fetch(task: int, token: str | None) -> str | None:
     """Fetch a model that was published, with this container's token or another's."""
-    from v6_algorithm.engines.published import fetch
+    from v6_algorithm.engines.vantage6.published import fetch
 
     try:
         token = token or Path(os.environ["TOKEN_FILE"]).read_text(encoding="utf-8").strip()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.engines import runs
+from v6_algorithm.engines.vantage6 import runs
 from v6_algorithm.errors import ExperimentError, ServerError
 from v6_algorithm.experiment import Experiment
 

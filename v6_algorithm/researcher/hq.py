@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from v6_algorithm.engines import runs
+from v6_algorithm.engines.vantage6 import runs
 from v6_algorithm.errors import FederationError, ServerError
 from v6_algorithm.researcher.server import Collaboration, Organization, Server, quiet
 from v6_algorithm.researcher.task import Task

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from v6_algorithm.engines import runs
+from v6_algorithm.engines.vantage6 import runs
 from v6_algorithm.errors import ExperimentError, FederationError, ServerError
 
 # Subtasks that one look at a running task asks for; the newest come first.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from v6_algorithm.data.cache import cache_key
-from v6_algorithm.site.memory import RoundMemory
+from v6_algorithm.site.state.memory import RoundMemory
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:

@@ -14,14 +14,14 @@ from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.downlink import read_sent
 from v6_algorithm.exchange.tensor_file import Stored
 from v6_algorithm.experiment import PARTS, Experiment
-from v6_algorithm.site import local_models
 from v6_algorithm.site.comparison import compare
 from v6_algorithm.site.fitting import FittingMemory
-from v6_algorithm.site.kept_terms import KeptTerm
-from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.private_update import check_adds_noise, check_weights, update_noise
 from v6_algorithm.site.secure_aggregation import UpdateSender, WeightedUpdate, share_of, untrained
 from v6_algorithm.site.sending import Sender
+from v6_algorithm.site.state import local_models
+from v6_algorithm.site.state.kept_terms import KeptTerm
+from v6_algorithm.site.state.private_layers import shared_and_own
 from v6_algorithm.site.subgroups import GroupStates
 from v6_algorithm.site.work import Work
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from v6_algorithm.data.description.table_columns import TableColumns
 from v6_algorithm.data.preparation import Setup
-from v6_algorithm.data.table_columns import TableColumns
 from v6_algorithm.errors import PolicyError, SiteError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Cox
 from v6_algorithm.site import secure_aggregation
 from v6_algorithm.site.guard.order import digest
-from v6_algorithm.site.memory import remembered
-from v6_algorithm.site.private import shared_and_own
 from v6_algorithm.site.private_update import check_shared_noise
 from v6_algorithm.site.secure_aggregation import hide_schema
+from v6_algorithm.site.state.memory import remembered
+from v6_algorithm.site.state.private_layers import shared_and_own
 from v6_algorithm.site.table_facts import table_facts
 from v6_algorithm.site.work import Work
 
@@ -109,7 +109,7 @@ def _preflight(work: Work) -> dict[str, Any]:
 
 
 def _schema(work: Work) -> dict[str, Any]:
-    from v6_algorithm.data.description import describe
+    from v6_algorithm.data.description.describe import describe
     from v6_algorithm.data.subgroups import encode_groups
     from v6_algorithm.data.synthetic import synthetic_rows
     from v6_algorithm.data.targets import rows_at_zero, rows_of_labels
@@ -190,7 +190,7 @@ def _counts_around_one(work: Work) -> bool:
 
 def _group_hashes(work: Work, frame: pd.DataFrame) -> dict[str, Any] | None:
     """Return hashes of the groups, by which the coordinator sees that a patient stands at two sites."""
-    from v6_algorithm.data.patients import hash_groups
+    from v6_algorithm.data.description.patients import hash_groups
 
     group, policy = work.experiment.data.group, work.policy
     hides = work.experiment.privacy.secure_aggregation is not None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.assumed import without_counts
+from v6_algorithm.data.reading.assumed import without_counts
 from v6_algorithm.errors import PolicyError, SiteError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.secure_aggregation import fixed_point, protocol
@@ -22,8 +22,8 @@ from v6_algorithm.exchange.secure_aggregation.keys import Participant, check_par
 from v6_algorithm.exchange.secure_aggregation.layout import take_apart
 from v6_algorithm.exchange.secure_aggregation.ring import Vector
 from v6_algorithm.experiment.privacy import SecureAggregation
-from v6_algorithm.site.aggregation_state import AggregationState
 from v6_algorithm.site.rules import BY_FIELD
+from v6_algorithm.site.state.aggregation import AggregationState
 
 if TYPE_CHECKING:
     from torch import Tensor

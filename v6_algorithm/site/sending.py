@@ -11,7 +11,7 @@ from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.site.context import SiteContext
-from v6_algorithm.site.memory import RoundMemory
+from v6_algorithm.site.state.memory import RoundMemory
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.table_columns import TableColumns
+from v6_algorithm.data.description.table_columns import TableColumns
 from v6_algorithm.site.guard.order import digest
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ def table_facts(work: Work, columns: TableColumns, schema: dict[str, Any], *, si
     Of classes and codes of fewer rows than the node's smallest cell nothing is told. With `sizes` also how large the
     numbers are that are learned.
     """
-    from v6_algorithm.data.description import MOST_HINTED, codes_of
-    from v6_algorithm.data.leaks import telling_columns
-    from v6_algorithm.data.repeats import row_hashes
+    from v6_algorithm.data.description.describe import MOST_HINTED, codes_of
+    from v6_algorithm.data.description.leaks import telling_columns
+    from v6_algorithm.data.description.repeats import row_hashes
     from v6_algorithm.data.targets import known_rows
 
     frame = columns.frame

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v6_algorithm.data.assumed import Told, disclosed
 from v6_algorithm.data.files import cache_key
 from v6_algorithm.data.preparation import Setup
+from v6_algorithm.data.reading.assumed import Told, disclosed
 from v6_algorithm.data.rows import row_kind
 from v6_algorithm.data.rows.kind import RowKind, Shelf
 from v6_algorithm.data.sources import TableSource
@@ -24,7 +24,7 @@ from v6_algorithm.experiment.where import columns_of
 from v6_algorithm.site.context import SiteContext
 from v6_algorithm.site.guard import Guard
 from v6_algorithm.site.guard.requests import check_request
-from v6_algorithm.site.memory import remembered
+from v6_algorithm.site.state.memory import remembered
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,7 +134,7 @@ class Work:
     def table(self, setup: Setup) -> TableData:
         """Load the site's table from memory, from the state folder or from its source."""
         from v6_algorithm.data.cache import keep, load_cached
-        from v6_algorithm.data.table import load_table
+        from v6_algorithm.data.encoding import load_table
 
         # Which rows are in which part is drawn with a secret of the node's, where its rules say so.
         drawn = self.guard.drawn

@@ -18,7 +18,7 @@ from v6_algorithm.coordinator.description.describe import describe
 from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.data.summary.table import in_products
-from v6_algorithm.engines.local import LocalFederation
+from v6_algorithm.engines.simulation.local import LocalFederation
 from v6_algorithm.errors import FederationError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
@@ -365,7 +365,7 @@ def test_a_site_whose_answer_is_wrong_is_named_and_in_no_number(monkeypatch, spo
             spoil(reply)
         return json.loads(json.dumps(reply))
 
-    monkeypatch.setattr("v6_algorithm.engines.local.handle", lying)
+    monkeypatch.setattr("v6_algorithm.engines.simulation.local.handle", lying)
     summary = describe(LocalFederation(contexts), experiment())
     assert summary["missing_sites"]["cairo"].startswith("wrong: ")
     assert list(summary["sites"]) == ["amsterdam", "berlin"]

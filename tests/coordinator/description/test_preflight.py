@@ -10,7 +10,7 @@ from spying import Spy
 
 from v6_algorithm.coordinator.description.preflight import LEFT_OUT, STOPS, WARNING, preflight
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation, own_policy
+from v6_algorithm.engines.simulation.simulate import local_federation, own_policy
 from v6_algorithm.experiment import Experiment
 
 CONTENT = {"data": {"target": "y", "features": ["a", "b"]}, "model": {"kind": "mlp", "hidden": [4]}, "rounds": 3}

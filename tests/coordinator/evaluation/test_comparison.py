@@ -17,7 +17,7 @@ from v6_algorithm.coordinator.evaluation.model_test import experiment_of_compari
 from v6_algorithm.coordinator.evaluation.resampling import resampled
 from v6_algorithm.coordinator.evaluation.returned_model import ReturnedModel
 from v6_algorithm.coordinator.master import run as run_master
-from v6_algorithm.engines.simulate import local_federation, own_policy
+from v6_algorithm.engines.simulation.simulate import local_federation, own_policy
 from v6_algorithm.errors import ExperimentError, FederationError, PolicyError, WireError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.researcher.python.sites import tables_of_sites

@@ -17,8 +17,8 @@ from v6_algorithm.coordinator.evaluation.subgroups import gap, in_order
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.data.subgroups import encode_groups, join_groups
-from v6_algorithm.engines.simulate import local_federation, mock_federation
-from v6_algorithm.engines.vantage6_v4 import Vantage6Federation
+from v6_algorithm.engines.simulation.simulate import local_federation, mock_federation
+from v6_algorithm.engines.vantage6.v4 import Vantage6Federation
 from v6_algorithm.errors import DataError, ExperimentError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment, Subgroup

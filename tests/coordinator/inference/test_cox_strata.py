@@ -10,7 +10,7 @@ from v6_algorithm.coordinator.evaluation.model_evaluation import LEAST_EVENTS
 from v6_algorithm.coordinator.evaluation.returned_model import ReturnedModel
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment

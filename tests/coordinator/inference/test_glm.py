@@ -206,7 +206,7 @@ def test_a_site_that_is_missing_in_the_last_round_is_told_with_the_rows():
 
     from v6_algorithm.coordinator.master import run
     from v6_algorithm.data.sources import TableSource
-    from v6_algorithm.engines.simulate import local_federation
+    from v6_algorithm.engines.simulation.simulate import local_federation
 
     frames = hospitals(CASES["binomial"][1])
     experiment = v6.Experiment(data={"target": "y"}, model={"kind": "glm"}, participation={"minimum": 2})

@@ -19,7 +19,7 @@ from v6_algorithm.data.preparation.imputation import (
     outcome_of,
     products,
 )
-from v6_algorithm.engines.simulate import local_federation, own_policy
+from v6_algorithm.engines.simulation.simulate import local_federation, own_policy
 from v6_algorithm.errors import ExperimentError, FederationError, WireError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.researcher.python.sites import tables_of_sites

@@ -15,14 +15,14 @@ from v6_algorithm.coordinator.preparation.event_times import (
     tell_units,
     tell_units_by_bins,
 )
-from v6_algorithm.coordinator.preparation.far_from_zero import tell_far
 from v6_algorithm.coordinator.preparation.harmonise import _tell_loose
-from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.imputation import agree_on_imputation
 from v6_algorithm.coordinator.preparation.joining import Joining
 from v6_algorithm.coordinator.preparation.knots import _rounded
 from v6_algorithm.coordinator.preparation.negotiate import _require_values, _tell_dropped, _without_ledger, tell_silent
-from v6_algorithm.coordinator.preparation.patients import tell_shared_patients
+from v6_algorithm.coordinator.preparation.notes.far_from_zero import tell_far
+from v6_algorithm.coordinator.preparation.notes.images import tell_copies, tell_values
+from v6_algorithm.coordinator.preparation.notes.patients import tell_shared_patients
 from v6_algorithm.coordinator.preparation.schema_checks import (
     check_class_counts,
     check_copies,
@@ -31,7 +31,7 @@ from v6_algorithm.coordinator.preparation.schema_checks import (
     check_sums,
     check_trained_on,
 )
-from v6_algorithm.data.hints import HINTS
+from v6_algorithm.data.description.hints import HINTS
 from v6_algorithm.data.preparation.setup import Setup, pack_arrays
 from v6_algorithm.data.preparation.statistics import Moments
 from v6_algorithm.data.preparation.times import count_times

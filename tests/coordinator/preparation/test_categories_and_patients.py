@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.data.patients import hash_groups
+from v6_algorithm.data.description.patients import hash_groups
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.local import LocalFederation
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.local import LocalFederation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.site import SiteContext
 from v6_algorithm.site.policy import Policy
@@ -58,8 +58,8 @@ def test_a_category_of_test_rows_only_is_named_as_an_unknown_one():
 
 
 def test_inputs_of_such_a_category_are_those_of_an_empty_cell():
+    from v6_algorithm.data.encoding import load_table
     from v6_algorithm.data.preparation import Preparation, Setup
-    from v6_algorithm.data.table import load_table
     from v6_algorithm.learning.problems import problem_class
 
     content = Experiment.parse({"data": {"target": "y", "features": ["age"], "categorical": ["ward"]}})

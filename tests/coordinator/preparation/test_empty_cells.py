@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.coordinator.preparation.empty_cells import has_empty_cells, tell_sparse
-from v6_algorithm.coordinator.preparation.leaks import tell_unsearched
+from v6_algorithm.coordinator.preparation.notes.empty_cells import has_empty_cells, tell_sparse
+from v6_algorithm.coordinator.preparation.notes.leaks import tell_unsearched
 from v6_algorithm.data.preparation.columns import agree
 from v6_algorithm.data.preparation.statistics import Moments
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.experiment import Data
 from v6_algorithm.site.policy import Policy

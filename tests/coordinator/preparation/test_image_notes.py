@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from v6_algorithm.coordinator.preparation.image_notes import tell_ends, tell_values
+from v6_algorithm.coordinator.preparation.notes.images import tell_ends, tell_values
 from v6_algorithm.data.preparation.statistics import Moments
 
 PIXELS = np.random.default_rng(0).uniform(0, 1, (30, 2))

@@ -10,7 +10,7 @@ from v6_algorithm.coordinator.checkpoint import Checkpoints
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.coordinator.strategies import create_strategy
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.exchange import wire
 
 

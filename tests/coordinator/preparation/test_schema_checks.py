@@ -17,7 +17,7 @@ from v6_algorithm.coordinator.preparation.schema_checks import (
     is_label,
     is_rows,
 )
-from v6_algorithm.data.hints import HINTS
+from v6_algorithm.data.description.hints import HINTS
 from v6_algorithm.errors import WireError
 
 KIND = SimpleNamespace(check=lambda schema: None)

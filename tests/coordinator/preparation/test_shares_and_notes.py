@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from v6_algorithm.coordinator.preparation import negotiate
-from v6_algorithm.coordinator.preparation.image_notes import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.knots import _rounded
+from v6_algorithm.coordinator.preparation.notes.images import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.shares import capped_rows, scaled_moments, tell_shares
 from v6_algorithm.coordinator.preparation.site_means import MOST_COLUMNS, site_means
 from v6_algorithm.data.preparation.statistics import Moments

@@ -11,7 +11,7 @@ import pytest
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.preparation.times import log_times, middle_of
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.local import LocalFederation
+from v6_algorithm.engines.simulation.local import LocalFederation
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.experiment.approval import fingerprint
 from v6_algorithm.site import SiteContext

@@ -8,7 +8,7 @@ from hospitals import make_table
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.experiment import Experiment
 
 SITES = {"amsterdam": 200, "berlin": 150}

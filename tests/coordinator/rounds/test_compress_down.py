@@ -5,7 +5,7 @@ import torch
 from spying import Spy, lose
 
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.engines.simulate import local_federation, mock_federation
+from v6_algorithm.engines.simulation.simulate import local_federation, mock_federation
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.downlink import read_sent

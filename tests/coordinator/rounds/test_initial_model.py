@@ -14,7 +14,7 @@ from spying import lose
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.coordinator.rounds.initial_model import read_weights
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.local import LocalFederation
+from v6_algorithm.engines.simulation.local import LocalFederation
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.exchange import wire
 from v6_algorithm.learning.training.state import WEIGHTS

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from v6_algorithm.coordinator.rounds.learning_rate import LearningRate
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines import local
+from v6_algorithm.engines.simulation import local
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment

@@ -7,7 +7,7 @@ from spying import Spy, lose
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.engines import entry
-from v6_algorithm.engines.simulate import local_federation, mock_federation
+from v6_algorithm.engines.simulation.simulate import local_federation, mock_federation
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire
 from v6_algorithm.site.policy import Policy

@@ -8,7 +8,7 @@ import pytest
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.local import LocalFederation
+from v6_algorithm.engines.simulation.local import LocalFederation
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.site import SiteContext

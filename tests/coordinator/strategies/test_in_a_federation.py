@@ -229,7 +229,7 @@ def test_the_start_is_not_asked_for_where_it_is_known(spied, make_experiment):
 
 @pytest.mark.parametrize("kind", ["fedadam", "scaffold", "qfedavg", "fedsgd"])
 def test_answering_twice_gives_the_same_reply(spied, tables, make_experiment, kind):
-    from v6_algorithm.engines.simulate import local_federation
+    from v6_algorithm.engines.simulation.simulate import local_federation
 
     training = {"optimizer": {"kind": "sgd", "lr": 0.05}, "batch_size": 8}
     experiment = make_experiment(strategy=kind, training=training)

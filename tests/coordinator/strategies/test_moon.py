@@ -6,7 +6,7 @@ import pytest
 import torch
 from playing import SCALAR, make, reply, scalar
 
-from v6_algorithm.engines.simulate import local_federation, tables_of
+from v6_algorithm.engines.simulation.simulate import local_federation, tables_of
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment

@@ -6,8 +6,8 @@ import pytest
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines import local
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation import local
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.site import handle

@@ -10,9 +10,9 @@ from hospitals import command, write
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines import local
-from v6_algorithm.engines.local import LocalFederation
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation import local
+from v6_algorithm.engines.simulation.local import LocalFederation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment

@@ -12,7 +12,7 @@ from spying import Spy
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.coordinator.tuning import Tuning, _heats, describe, tune
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.errors import ExperimentError, FederationError
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.experiment.tuning import Halving

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hospitals import command
 
-from v6_algorithm.engines.simulate import tables_of
+from v6_algorithm.engines.simulation.simulate import tables_of
 from v6_algorithm.experiment import Experiment
 
 TEMPLATE = Path(__file__).parents[3] / "config" / "node_configuration.yaml"

@@ -23,7 +23,7 @@ import pytest
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.resident import courier, protocol, trainer
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.exchange import frames, wire
 from v6_algorithm.exchange.frames import Frame
 from v6_algorithm.exchange.in_file import TextFile

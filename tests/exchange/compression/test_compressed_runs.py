@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from v6_algorithm.coordinator.master import run
-from v6_algorithm.engines.local import LocalFederation
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.local import LocalFederation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment

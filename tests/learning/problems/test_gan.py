@@ -9,7 +9,7 @@ from spying import Spy
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.errors import ExperimentError, SiteError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment

@@ -16,8 +16,8 @@ from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.imaging.copies import CopyFinder, count_apart, identities, with_copies_together
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.data.splits import Fold
-from v6_algorithm.engines import local
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation import local
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.experiment import PARTS, Experiment
 
 SITES = ("one", "two", "three")
@@ -122,7 +122,7 @@ def test_neither_a_patient_nor_a_copy_is_in_two_parts(hospitals, split, group):
 @pytest.mark.slow
 def test_the_planted_copies_would_leak_if_nobody_looked(hospitals, monkeypatch):
     """So that the tests above can fail."""
-    monkeypatch.setattr("v6_algorithm.data.table.with_copies_together", lambda groups, images: groups)
+    monkeypatch.setattr("v6_algorithm.data.encoding.with_copies_together", lambda groups, images: groups)
     _, tables = trained(hospitals)
     assert shared(hospitals, tables, content_of)
     assert not shared(hospitals, tables, patient_of)
@@ -145,7 +145,7 @@ def test_a_given_split_is_kept_and_its_copies_in_several_parts_are_counted(hospi
 
 
 def test_few_copies_are_not_counted_out(tmp_path):
-    from v6_algorithm.coordinator.preparation.image_notes import tell_copies
+    from v6_algorithm.coordinator.preparation.notes.images import tell_copies
     from v6_algorithm.site.policy import Policy
 
     told = [Policy().disclosed(count) for count in (0, 1, 4, 5)]

@@ -13,8 +13,8 @@ import v6_algorithm
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.imaging import room, stack
 from v6_algorithm.data.sources import TableSource, source_in
-from v6_algorithm.engines import local
-from v6_algorithm.engines.simulate import mock_federation, tables_of
+from v6_algorithm.engines.simulation import local
+from v6_algorithm.engines.simulation.simulate import mock_federation, tables_of
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment

@@ -115,7 +115,7 @@ def test_rows_with_any_target_are_kept_and_each_task_counts_its_own(run_locally)
 
 
 def test_a_split_is_stratified_by_all_classes_together():
-    from v6_algorithm.data.table import load_table
+    from v6_algorithm.data.encoding import load_table
     from v6_algorithm.learning.problems.multitask import MultiTask
 
     setup = Setup(["a"], {}, None, task_classes={"sex": ["f", "m"], "tissue": [0, 1, 2], "death": [0, 1]})

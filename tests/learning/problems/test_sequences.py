@@ -367,8 +367,8 @@ def test_a_window_longer_than_the_shortest_is_refused_where_rows_are_padded_too(
 
 def test_lengths_are_kept_with_the_table(tmp_path):
     from v6_algorithm.data.cache import keep, load_cached
+    from v6_algorithm.data.encoding import load_table
     from v6_algorithm.data.preparation import Setup
-    from v6_algorithm.data.table import load_table
     from v6_algorithm.data.targets import TargetColumn
 
     setup = Setup(["x[0]", "x[1]", "x[2]"], {}, [0, 1], sequence_length=30, sequence_shortest=17)

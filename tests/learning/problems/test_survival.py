@@ -363,7 +363,7 @@ def test_folds_pool_their_pairs(run_locally):
 
 
 def test_parts_are_stratified_by_event():
-    from v6_algorithm.data.table import load_table
+    from v6_algorithm.data.encoding import load_table
     from v6_algorithm.learning.problems.survival import Survival
 
     frame = ward(200, 5)

@@ -88,7 +88,7 @@ def test_poisson_refuses_what_is_no_count_without_its_value(run_locally, make_ex
 @pytest.mark.parametrize("norm", ["none", "layer", "group", "batch"])
 def test_multi_class_learns_on_sites_with_skewed_labels(run_locally, make_experiment, norm):
     pytest.importorskip("sklearn")
-    from v6_algorithm.engines.simulate import tables_of
+    from v6_algorithm.engines.simulation.simulate import tables_of
 
     experiment = make_experiment(
         sites={"source": "builtin:wine", "partition": {"kind": "dirichlet", "sites": 3, "alpha": 1.0}},

@@ -10,8 +10,8 @@ import torch
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines import local
-from v6_algorithm.engines.local import LocalFederation
+from v6_algorithm.engines.simulation import local
+from v6_algorithm.engines.simulation.local import LocalFederation
 from v6_algorithm.errors import SiteError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from v6_algorithm.data.preparation import Setup
-from v6_algorithm.engines import local
+from v6_algorithm.engines.simulation import local
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment, Training

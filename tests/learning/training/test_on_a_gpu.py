@@ -16,7 +16,7 @@ from torch import nn
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.experiment import Experiment, Training
 from v6_algorithm.learning.models.glm import GeneralisedLinear, ScoringSums
 from v6_algorithm.learning.problems import create_problem

@@ -9,7 +9,7 @@ from v6config import Site
 from v6network import Network, Run
 from v6process import wait_for
 
-from v6_algorithm.engines.runs import subtask_name
+from v6_algorithm.engines.vantage6.runs import subtask_name
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from training import TOLERANCE, files, largest_difference, patients_experiment, 
 from v6network import Network, Run
 from v6process import wait_for
 
-from v6_algorithm.engines.runs import ALIVE, subtask_name
+from v6_algorithm.engines.vantage6.runs import ALIVE, subtask_name
 
 pytestmark = pytest.mark.slow
 EXPERIMENT = patients_experiment(rounds=6, participation={"minimum": 3, "deadline_s": 600})

@@ -12,7 +12,7 @@ from pathlib import Path
 from v6_algorithm.coordinator.description.describe import describe
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource, source_in
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.experiment import Experiment
 
 

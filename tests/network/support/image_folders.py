@@ -11,7 +11,7 @@ from v6config import Site
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource, source_in
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.experiment import Experiment
 from v6_algorithm.site.policy import ALLOWED_COLUMNS
 

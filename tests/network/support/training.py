@@ -11,8 +11,8 @@ from v6network import Network
 
 from v6_algorithm.coordinator.master import run
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.runs import read_subtask_name
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
+from v6_algorithm.engines.vantage6.runs import read_subtask_name
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import v6_algorithm.api as v6
 from v6_algorithm.coordinator.master import run as run_master
-from v6_algorithm.engines.simulate import local_federation
+from v6_algorithm.engines.simulation.simulate import local_federation
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire
 

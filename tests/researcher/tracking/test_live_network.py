@@ -16,7 +16,7 @@ from hospitals import command, tables, write
 from loopback import LoopbackProxy
 
 import v6_algorithm
-from v6_algorithm.engines import runs
+from v6_algorithm.engines.vantage6 import runs
 from v6_algorithm.researcher.cli import connection, following
 from v6_algorithm.researcher.server import Collaboration, Organization
 from v6_algorithm.researcher.task import Task

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -18,16 +18,16 @@ import numpy as np
 
 from v6_algorithm.coordinator.description.table_one import check_groups, grouped
 from v6_algorithm.coordinator.inference.distributions import t_p
-from v6_algorithm.coordinator.preparation.assumed_notes import tell_assumed
-from v6_algorithm.coordinator.preparation.image_notes import tell_ends
+from v6_algorithm.coordinator.preparation.notes.assumed import tell_assumed
+from v6_algorithm.coordinator.preparation.notes.images import tell_ends
 from v6_algorithm.coordinator.preparation.questions import raise_data_errors
-from v6_algorithm.data.assumed import check_assumed
-from v6_algorithm.data.hints import HINTS
+from v6_algorithm.data.description.hints import HINTS
 from v6_algorithm.data.imaging.picture import CAUSES
 from v6_algorithm.data.preparation import Moments, merge_moments
 from v6_algorithm.data.preparation.columns import sort_labels, tell_numbers, tell_patients, unknown_coded
 from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
 from v6_algorithm.data.quantiles import CALLS, CellColumn, Cells, next_windows, quantiles
+from v6_algorithm.data.reading.assumed import check_assumed
 from v6_algorithm.data.rows.numbers import LeftOut, looks_like_identifier
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
@@ -172,7 +172,7 @@ class _Description:
                 )
                 self._notes.append(f"column '{name}' is not the same everywhere: {places}")
             labelled = any(name in answer["labels"] for answer in replies.values())
-            if "numeric" in differ and not labelled and self._wanted(name):
+            if "numeric" in differ and not labelled and self._wanted(name, hinted):
                 numeric.append(name)
             elif not labelled and name not in self._set_aside and self._data.features is None:
                 if "numeric" in differ or looks_like_identifier(name):
@@ -195,11 +195,11 @@ class _Description:
         self._notes += [*tell_patients(self._data, told), *tell_numbers(told, numeric)]
         return columns
 
-    def _wanted(self, name: str) -> bool:
+    def _wanted(self, name: str, hinted: Collection[str]) -> bool:
         data = self._data
         if data.features is not None and name in data.features:
             return True
-        return name not in self._set_aside and not looks_like_identifier(name)
+        return name not in self._set_aside and ("measured" in hinted or not looks_like_identifier(name))
 
     @property
     def _set_aside(self) -> set[str | None]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from v6_algorithm.coordinator.preparation.assumed_notes import tell_assumed
+from v6_algorithm.coordinator.preparation.notes.assumed import tell_assumed
 from v6_algorithm.coordinator.rounds.initial_model import about_model, models_in, preparations_of, read_model
 from v6_algorithm.data.preparation import Preparation, Setup
 from v6_algorithm.data.preparation.combat import Combat

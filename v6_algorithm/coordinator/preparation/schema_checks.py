@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from v6_algorithm.coordinator.preparation.leaks import check_leaks
-from v6_algorithm.coordinator.preparation.value_ranges import check_codes
-from v6_algorithm.data.assumed import check_assumed
-from v6_algorithm.data.hints import HINTS
+from v6_algorithm.coordinator.preparation.notes.leaks import check_leaks
+from v6_algorithm.coordinator.preparation.notes.value_ranges import check_codes
+from v6_algorithm.data.description.hints import HINTS
 from v6_algorithm.data.preparation.columns import Agreement
 from v6_algorithm.data.preparation.setup import unpack_arrays
 from v6_algorithm.data.preparation.statistics import Moments
+from v6_algorithm.data.reading.assumed import check_assumed
 from v6_algorithm.data.rows import RowKind
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange.text import printable

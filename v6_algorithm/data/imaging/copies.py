@@ -1,6 +1,6 @@
 """Exact copies of images, which must not stand in two parts: what was trained on would be tested.
 
-`stack` finds them while it reads; `table` keeps them together when it splits, as it does a patient's images.
+`stack` finds them while it reads; `encoding` keeps them together when it splits, as it does a patient's images.
 """
 
 from __future__ import annotations

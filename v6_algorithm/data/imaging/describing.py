@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from v6_algorithm.data.assumed import Assumed, add
 from v6_algorithm.data.imaging.files import read_as_asked
 from v6_algorithm.data.imaging.picture import UnreadableImageError
+from v6_algorithm.data.reading.assumed import Assumed, add
 from v6_algorithm.data.summary.cells import tell_labels
 from v6_algorithm.experiment.imaging.images import Image
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.assumed import Assumed, add
 from v6_algorithm.data.files import as_names, folder_of, left_out_of, names_files, within
 from v6_algorithm.data.imaging.copies import NONE, CopyFinder, identities
 from v6_algorithm.data.imaging.files import ENDINGS, read_as_asked
@@ -23,6 +22,7 @@ from v6_algorithm.data.imaging.fitting import fitted, levelled, voxel_size
 from v6_algorithm.data.imaging.naming import AMBIGUOUS, OTHER, NamedImages, without_ending
 from v6_algorithm.data.imaging.picture import OTHER_ENDINGS, UnreadableImageError, described_causes, narrowed, scaled_by
 from v6_algorithm.data.imaging.room import Room, Stream, load
+from v6_algorithm.data.reading.assumed import Assumed, add
 from v6_algorithm.data.sequences import holds_arrays
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.imaging.images import Image

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from v6_algorithm.data.lines import read_as_text
 from v6_algorithm.data.partition.tables import PART_COLUMN, Parts
+from v6_algorithm.data.reading.lines import read_as_text
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import PARTS

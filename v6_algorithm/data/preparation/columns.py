@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from v6_algorithm.data.hints import HINTS
+from v6_algorithm.data.description.hints import HINTS
+from v6_algorithm.data.description.unknown import unknown_labels
 from v6_algorithm.data.names import alike_to, not_there
 from v6_algorithm.data.preparation.agreement import Agreement, Label
 from v6_algorithm.data.preparation.spelling import may_be_one, spelled_differently
-from v6_algorithm.data.unknown import unknown_labels
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Data
 

@@ -1,7 +1,7 @@
 """What a row is: the interface of every kind of row, and what a site has at hand to read one.
 
 A kind says which columns it needs, and how a table of such rows is described, agreed on, fingerprinted, read and turned
-into the arrays of `TableData`. `site`, `table`, `preparation` and the researcher's own table ask the kind of the
+into the arrays of `TableData`. `site`, `encoding`, `preparation` and the researcher's own table ask the kind of the
 experiment (`row_kind`) and know none by name. A kind of your own is one subclass, installed under the entry-point group
 ``v6_algorithm.rows`` and asked for by ``data.rows``; see docs/extend.md.
 """

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from v6_algorithm.data.cells import blurred, columns_at
-from v6_algorithm.data.hints import HINTS
-from v6_algorithm.data.names import bare_name, not_there
+from v6_algorithm.data.description.hints import HINTS
+from v6_algorithm.data.measurements import without_unit
+from v6_algorithm.data.names import not_there
 from v6_algorithm.data.preparation.setup import Setup
+from v6_algorithm.data.reading.cells import blurred, columns_at
 from v6_algorithm.data.rows.kind import Agreed, Array, RowKind, Schemas, listed
 from v6_algorithm.experiment.table_form import of_one_table
 
@@ -50,6 +51,9 @@ _IDENTIFIER = re.compile(
     re.I,
 )
 
+# More than half of the values of a measurement have a fraction; of a column that is called as patients' numbers are
+# also behind the second decimal, for 12.1 may be patient 12's first visit.
+_MEASURED, _VISITS = 0.5, 100
 # Of identifiers, those of persons, and not of rows, samples, visits or places.
 _PERSON = re.compile(
     r"patient|pa[cz]ient|nhc|historia|expediente|pat(_|id|nr)|subj|participant|person|proband|teilnehmer|deelnemer|pseudonym|client|mrn|bsn|zis|ssn|"
@@ -104,7 +108,8 @@ class Numbers(RowKind):
             numeric = [site for site, kind in kinds.items() if kind == "numeric"]
             if name in used:
                 continue
-            if looks_like_identifier(name) and not (name.startswith("Unnamed: ") and not numeric):
+            identifies = looks_like_identifier(name) and "measured" not in hints.values()
+            if identifies and not (name.startswith("Unnamed: ") and not numeric):
                 left_out.identifiers.append(name)
             elif not numeric:
                 left_out.add(name, kinds, hints)
@@ -181,10 +186,10 @@ def _alike(names: Sequence[str]) -> str:
     alike = f"; {'; '.join(pairs)} are one name, spelled differently: spell it alike at all sites" if pairs else ""
     bare: dict[object, list[str]] = {}
     for same in written.values():
-        bare.setdefault(folded(bare_name(same[0])), []).append(same[0])
+        bare.setdefault(folded(without_unit(same[0])), []).append(same[0])
     units = [" and ".join(f"{name!a}" for name in same) for same in bare.values() if len(same) > 1]
     return alike + (
-        f"; {'; '.join(units)} differ in what stands in brackets: if they are in one unit, give them one name"
+        f"; {'; '.join(units)} differ in the unit that their names have: write them in one unit there, under one name"
         if units
         else ""
     )
@@ -195,6 +200,17 @@ def _alike(names: Sequence[str]) -> str:
 def looks_like_identifier(name: str) -> bool:
     """Say whether a column's name tells that it says who, not what."""
     return _IDENTIFIER.fullmatch(name.strip()) is not None
+
+
+def are_measured(name: str, numbers: Array) -> bool:
+    """Say whether (rows,) numbers, NaN where a cell is empty, are measured, though their column is called a number."""
+    known = numbers[np.isfinite(numbers)]
+    if _PERSON.search(name) is not None or re.search(r"(?i)id$|nr$|no$|num(ber|mer)?$", name.strip()):
+        known = known * _VISITS
+        broken = np.abs(known - np.rint(known)) > 1e-6 * np.maximum(np.abs(known), 1.0)
+    else:
+        broken = known != np.floor(known)
+    return bool(len(known) and broken.mean() > _MEASURED)
 
 
 @lru_cache(_NAMES_KEPT)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v6_algorithm.data.description import column_kind, column_kinds, hints_of
+from v6_algorithm.data.description.describe import column_kind, column_kinds, hints_of
+from v6_algorithm.data.description.table_columns import TableColumns
 from v6_algorithm.data.names import check_once
 from v6_algorithm.data.preparation import Moments
 from v6_algorithm.data.preparation.setup import pack_arrays
 from v6_algorithm.data.quantiles import Cells, check_windows
 from v6_algorithm.data.summary.cells import tell_labels
-from v6_algorithm.data.table_columns import TableColumns
 from v6_algorithm.data.targets import TargetColumn, canonical, labels_of
 from v6_algorithm.errors import WireError
 from v6_algorithm.experiment import Data

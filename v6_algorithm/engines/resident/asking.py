@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from v6_algorithm.engines import runs
+from v6_algorithm.engines.vantage6 import runs
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Site
 

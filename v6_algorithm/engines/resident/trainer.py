@@ -170,7 +170,7 @@ class Trainer:
     def _watch_parent(self) -> None:
         """Look from time to time whether the task that asked for this trainer goes on."""
         from v6_algorithm.engines.provenance import asking, own_identity
-        from v6_algorithm.engines.runs import ALIVE
+        from v6_algorithm.engines.vantage6.runs import ALIVE
         from v6_algorithm.errors import PolicyError
 
         token = courier._token()

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from v6_algorithm import seeding
+from v6_algorithm.data.description.unknown import unknown_labels
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.targets import TargetColumn
-from v6_algorithm.data.unknown import unknown_labels
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import CLASSIFICATION_METRICS, REGRESSION_METRICS, Experiment, Glm, Loss, OwnModel
 from v6_algorithm.learning.metrics import ClassificationMetrics, RegressionMetrics, is_sensitivity

@@ -92,7 +92,7 @@ def check(
 def _ask_here(experiment: Experiment, file: Path, policy: str | None) -> dict[str, Any]:
     """Ask the sites that the file names, on this machine."""
     from v6_algorithm.coordinator.description.preflight import preflight
-    from v6_algorithm.engines.simulate import local_federation, own_policy, tables_of
+    from v6_algorithm.engines.simulation.simulate import local_federation, own_policy, tables_of
 
     tables = tables_of(experiment, file.parent, experiment_file=file)
     return preflight(local_federation(experiment, tables, own_policy(policy)), experiment)

@@ -32,7 +32,7 @@ def describe(
     """
     with explained(json_):
         from v6_algorithm.coordinator.description.describe import describe as describe_sites
-        from v6_algorithm.engines.simulate import local_federation, tables_of
+        from v6_algorithm.engines.simulation.simulate import local_federation, tables_of
         from v6_algorithm.researcher.report.summary import summary_tables, write_summary
 
         refuse_done(out_dir, force, "summary.json")

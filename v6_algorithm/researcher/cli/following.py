@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from v6_algorithm.engines import runs
+from v6_algorithm.engines.vantage6 import runs
 from v6_algorithm.errors import UnreachableError
 from v6_algorithm.researcher.cli import terminal
 from v6_algorithm.researcher.cli.progress import wide_bar

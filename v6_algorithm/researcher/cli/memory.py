@@ -32,7 +32,7 @@ def import_libraries() -> None:
         import torch  # noqa: F401
 
         from v6_algorithm.coordinator import master  # noqa: F401
-        from v6_algorithm.engines import simulate  # noqa: F401
+        from v6_algorithm.engines.simulation import simulate  # noqa: F401
     finally:
         gc.freeze()
         if searches:

@@ -34,7 +34,7 @@ def start(
 ) -> None:
     """Start a server and a node for each of an experiment's sites."""
     with explained(json_):
-        from v6_algorithm.engines.simulate import tables_of
+        from v6_algorithm.engines.simulation.simulate import tables_of
         from v6_algorithm.errors import ExperimentError
         from v6_algorithm.researcher import network
         from v6_algorithm.site.rules import PRESETS

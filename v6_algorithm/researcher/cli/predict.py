@@ -56,7 +56,7 @@ def predict(
 ) -> None:
     """Predict for new rows with the preparation that the model was trained with."""
     with explained(json_):
-        from v6_algorithm.engines.simulate import source_of
+        from v6_algorithm.engines.simulation.simulate import source_of
         from v6_algorithm.errors import ExperimentError
         from v6_algorithm.experiment import Source
         from v6_algorithm.researcher.external.local_layers import model_for

@@ -151,7 +151,7 @@ def _test_here(
     asked: list[bool],
 ) -> None:
     """Test an earlier run's model at the experiment's sites."""
-    from v6_algorithm.engines.simulate import local_federation, mock_federation, tables_of
+    from v6_algorithm.engines.simulation.simulate import local_federation, mock_federation, tables_of
 
     if any(asked):
         raise ExperimentError("--test: trains nothing, so --baselines and --track do not go with it")
@@ -192,14 +192,14 @@ def resume_run(folder: Path) -> None:
 
 
 def _tables(todo: UnfinishedRun, file: Path | None = None) -> dict[str, TableSource]:
-    from v6_algorithm.engines.simulate import tables_of
+    from v6_algorithm.engines.simulation.simulate import tables_of
 
     return tables_of(todo.experiment, todo.files, experiment_file=file)
 
 
 def _rules(todo: UnfinishedRun) -> Policy:
     """Return the rules that the sites are to keep."""
-    from v6_algorithm.engines.simulate import own_policy
+    from v6_algorithm.engines.simulation.simulate import own_policy
     from v6_algorithm.experiment.approval import fingerprint
 
     rules = own_policy(todo.policy)
@@ -225,7 +225,7 @@ def _go_on(todo: UnfinishedRun, tables: dict[str, TableSource], folder: Path) ->
     """Begin or go on with a run, and write what came out; its checkpoint stays as long as it is not done."""
     from v6_algorithm.coordinator.rounds.initial_model import read_weights
     from v6_algorithm.coordinator.stopping import ends_when_asked
-    from v6_algorithm.engines.simulate import local_federation, mock_federation, ray_federation
+    from v6_algorithm.engines.simulation.simulate import local_federation, mock_federation, ray_federation
     from v6_algorithm.researcher.tracking import open_tracking
 
     experiment = todo.experiment
@@ -269,7 +269,7 @@ def validate(file: File, set_: Set = None, json_: Json = False) -> None:
     with explained(json_):
         from v6_algorithm.coordinator.master import check
         from v6_algorithm.coordinator.rounds.initial_model import read_weights
-        from v6_algorithm.engines.simulate import local_federation, tables_of
+        from v6_algorithm.engines.simulation.simulate import local_federation, tables_of
 
         experiment = load_experiment(file, set_)
         read_weights(experiment, file.parent)
@@ -344,7 +344,7 @@ def _add_baselines(
     rules: Policy,
 ) -> list[str]:
     """Run the other modes on the sites that took part; one that fails is told, and costs nothing of what is done."""
-    from v6_algorithm.engines.simulate import local_federation
+    from v6_algorithm.engines.simulation.simulate import local_federation
 
     experiment = todo.experiment
     tables = {name: tables[name] for name in result.get("secure_aggregation", result)["sites"]}

@@ -27,7 +27,7 @@ def split_columns(
 ) -> None:
     """Turn dinunet's SPLIT_*.json into columns of the table, for `data.split_column`."""
     with explained(json_):
-        from v6_algorithm.data.lines import read_as_text, separator_of
+        from v6_algorithm.data.reading.lines import read_as_text, separator_of
         from v6_algorithm.data.sources import TableSource
         from v6_algorithm.data.split_files import add_split_columns
 

@@ -108,7 +108,7 @@ def _with_space(experiment: Experiment, tries: list[str], draws: int | None, hal
 
 def _federations(experiment: Experiment, file: Path) -> Callable[[Experiment], Federation]:
     """Return what gives the sites for a setting: the same, with their rows prepared, while those are the same rows."""
-    from v6_algorithm.engines.simulate import local_federation, tables_of
+    from v6_algorithm.engines.simulation.simulate import local_federation, tables_of
 
     tables = tables_of(experiment, file.parent, experiment_file=file)
     newest: list[Any] = [None, None]

@@ -13,7 +13,7 @@ from v6_algorithm.researcher.cli.terminal import writing
 
 if TYPE_CHECKING:
     from v6_algorithm.coordinator.checkpoint import Checkpoints
-    from v6_algorithm.engines.local import Way
+    from v6_algorithm.engines.simulation.local import Way
     from v6_algorithm.experiment import Experiment
 
 _OPTIONS = "checkpoint-run.json"

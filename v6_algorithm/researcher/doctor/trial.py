@@ -16,7 +16,7 @@ def training() -> Finding:
 
     from v6_algorithm.coordinator.master import run
     from v6_algorithm.data.sources import TableSource
-    from v6_algorithm.engines.local import LocalFederation
+    from v6_algorithm.engines.simulation.local import LocalFederation
     from v6_algorithm.experiment import Experiment
     from v6_algorithm.site import SiteContext
 

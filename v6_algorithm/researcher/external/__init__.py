@@ -17,7 +17,7 @@ from v6_algorithm.coordinator.result.averages import mean_and_spread, mean_of, s
 from v6_algorithm.coordinator.result.diagnostics import diagnostics
 from v6_algorithm.data.preparation import Setup
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import own_policy, source_of
+from v6_algorithm.engines.simulation.simulate import own_policy, source_of
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment, LeaveOneSiteOut, Source

@@ -1,7 +1,7 @@
 """A run's model with what of it stayed at a site: private layers, or the personal model, for `predict`.
 
 A hospital has its own from its node (`V6_ALGORITHM_MODEL_FOLDER`), a run on this machine has those of its sites in its
-folder. See `v6_algorithm.site.local_models`, which writes them.
+folder. See `v6_algorithm.site.state.local_models`, which writes them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from v6_algorithm.coordinator.evaluation.returned_model import ReturnedModel
 from v6_algorithm.errors import ExperimentError
-from v6_algorithm.site.local_models import MARK, PRIVATE
+from v6_algorithm.site.state.local_models import MARK, PRIVATE
 
 if TYPE_CHECKING:
     from torch import Tensor

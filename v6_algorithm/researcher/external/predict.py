@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from v6_algorithm.coordinator.evaluation.returned_model import CENTRAL, ReturnedModel
-from v6_algorithm.coordinator.preparation.assumed_notes import tell_assumed
-from v6_algorithm.data.assumed import disclosed
+from v6_algorithm.coordinator.preparation.notes.assumed import tell_assumed
+from v6_algorithm.data.reading.assumed import disclosed
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.data.targets import TargetColumn, canonical
 from v6_algorithm.errors import DataError, ExperimentError, SiteError, WireError

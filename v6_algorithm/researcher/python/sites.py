@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from v6_algorithm.data.sources import TableSource
-from v6_algorithm.engines.simulate import source_of
+from v6_algorithm.engines.simulation.simulate import source_of
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment, Source
 

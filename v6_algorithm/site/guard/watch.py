@@ -14,8 +14,8 @@ import numpy as np
 
 from v6_algorithm.errors import PolicyError
 from v6_algorithm.site.guard.isolation import isolated_rows
-from v6_algorithm.site.memory import RoundMemory
 from v6_algorithm.site.rules import BY_FIELD
+from v6_algorithm.site.state.memory import RoundMemory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from v6_algorithm.site.context import SiteContext
-from v6_algorithm.site.private import shared_and_own
+from v6_algorithm.site.state.private_layers import shared_and_own
 from v6_algorithm.site.work import Work
 
 if TYPE_CHECKING:

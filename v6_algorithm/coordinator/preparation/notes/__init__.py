@@ -1,0 +1,1 @@
+"""What the researcher is told before training of what sites' tables hold; nothing is changed here."""
