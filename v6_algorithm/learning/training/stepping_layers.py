@@ -1,16 +1,16 @@
 """Large linear layers that take their step in the backward pass, as soon as each one's gradient is known.
 
-The gradient of such a layer is as large as its weights. Written to new memory, read by the optimiser and let go again in
-each step, it costs more than the products that it is made of. Here plain SGD adds the product to the weights in place,
-and other optimisers step from memory that all layers use in turn. Each step differs from the optimiser's by rounding,
-so this is for simulations; see `learner.fused_steps`.
+The gradient of such a layer is as large as its weights. Written to new memory, read by the optimiser and let go again
+in each step, it costs more than the products that it is made of. Here plain SGD adds the product to the weights in
+place, and other optimisers step from memory that all layers use in turn. Each step differs from the optimiser's by
+rounding, so this is for simulations; see `learner.fused_steps`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,8 @@ class SteppingLayers:
         layers = [layer for layer in large_layers(networks) if id(layer.weight) in known]
         most = max((layer.weight.numel() for layer in layers), default=0)
         self._layers = [
-            _Layer(layer, optimiser_of(training, [layer.weight], context), objective, most) for layer in layers
+            _Layer(layer, optimiser_of(training, [cast("nn.Parameter", layer.weight)], context), objective, most)
+            for layer in layers
         ]
         memory: dict[torch.dtype, Tensor] = {}
         for layer in self._layers:
@@ -65,7 +66,7 @@ class SteppingLayers:
 
     @contextmanager
     def at_work(self, pieces: int) -> Iterator[None]:
-        """Let them step in the backward pass that comes; the gradients of several pieces are of one step all the same."""
+        """Let them step in the backward pass that comes, but where gradients of several pieces make one step."""
         if pieces > 1:
             yield
             return
@@ -114,8 +115,9 @@ class _Layer:
         # How often it was used in this step, and gradients' memory by type, of which all layers have the same.
         self.calls, self.memory = 0, dict[torch.dtype, Tensor]()
         (group,) = optimiser.param_groups
-        plain = isinstance(optimiser, torch.optim.SGD) and not group["momentum"] and type(objective) is LocalObjective
+        plain = isinstance(optimiser, torch.optim.SGD) and not group["nesterov"] and type(objective) is LocalObjective
         self._sgd: dict[str, Any] | None = group if plain else None
+        self._velocity: Tensor | None = None
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Return the layer's output."""
@@ -127,14 +129,13 @@ class _Layer:
 
     def step(self, outgoing: Tensor, inputs: Tensor) -> None:
         """Step along the gradient, (rows, outputs) transposed times (rows, inputs)."""
-        weight = self.module.weight
-        if (group := self._sgd) is not None:
-            lr = -group["lr"] if group["maximize"] else group["lr"]
+        if self._sgd is not None:
             try:
-                weight.addmm_(outgoing.T, inputs, beta=1 - group["lr"] * group["weight_decay"], alpha=-lr)
+                self._descend(outgoing.T, inputs, self._sgd)
             except RuntimeError as error:
                 raise step_error(error) from None
             return
+        weight = cast("nn.Parameter", self.module.weight)
         if weight.dtype not in self.memory:
             self.memory[weight.dtype] = torch.empty(self._most, dtype=weight.dtype)
         gradient = self.memory[weight.dtype][: weight.numel()].view(weight.shape)
@@ -142,6 +143,23 @@ class _Layer:
         self._objective.correct(weight)
         take_step(self._optimiser)
         weight.grad = None
+
+    def _descend(self, left: Tensor, right: Tensor, group: Mapping[str, Any]) -> None:
+        """Take a step of torch's SGD along ``left @ right``, which is added where it belongs and never made."""
+        weight, lr, momentum, decay = self.module.weight, group["lr"], group["momentum"], group["weight_decay"]
+        sign = -1 if group["maximize"] else 1
+        if not momentum:
+            weight.addmm_(left, right, beta=1 - lr * decay, alpha=-lr * sign)
+            return
+        if self._velocity is None:
+            # Of the first step all counts, whatever is damped.
+            part, self._velocity = 1.0, torch.zeros_like(weight)
+        else:
+            part = 1 - group["dampening"]
+        self._velocity.addmm_(left, right, beta=momentum, alpha=part * sign)
+        if decay:
+            self._velocity.add_(weight, alpha=part * decay)
+        weight.add_(self._velocity, alpha=-lr)
 
 
 class _Linear(torch.autograd.Function):
