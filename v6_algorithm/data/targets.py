@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from v6_algorithm.data.description.hints import HINTS, hint, holds_complex
-from v6_algorithm.data.preparation.spelling import check_written
+from v6_algorithm.data.preparation.spelling import check_comparable, check_written
 from v6_algorithm.data.reading.cells import blurred
 from v6_algorithm.data.reading.texts import has_value
 from v6_algorithm.errors import DataError
@@ -243,6 +243,7 @@ def _labels_of(values: Sequence[Any], target: TargetColumn) -> list[Label]:
         wanted = _canonical(threshold)
         wanted = as_truth(wanted, labels)
         check_written(labels, [wanted], target.name, _positive(target))
+        check_comparable(labels, wanted, target.name, _positive(target))
         return [int((label == wanted) == (operator == "==")) for label in labels]
     if any(isinstance(label, str) for label in labels):
         raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,10 @@ from v6_algorithm.experiment import Cox, Data, Experiment
 _MOST_NUMBERS = 2**25
 # Hospitals differ by a factor of a few; days and weeks by 7, months and years by 12, days and months by 30.
 OTHER_UNIT = 5.0
+# Names by which 1 would be a patient without an event.
+_NO_EVENT = re.compile(
+    r"(is[_ .-]?)?(right[_ .-]?)?(censored|zensiert|gecensureerd|censur[eé]|censurado|alive|lebt|vivant|vivo)", re.I
+)
 # Sites of so many rows, of which at one at most, at another at least such a share has an event: one of them may have
 # coded it the other way round.
 _FEWEST_ROWS, _FEW_EVENTS, _MANY_EVENTS, _UNLIKE_EVENTS = 20, 0.4, 0.6, 0.35
@@ -105,8 +110,17 @@ def tell_units_by_bins(sums: Mapping[str, Mapping[str, np.ndarray]], middle: flo
 
 
 def tell_met(experiment: Experiment, schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Name the sites where no row, or every row, meets the condition that says an event, of those that tell of it."""
+    """Name the sites where no row, or every row, meets the condition that says an event, of those that tell of it.
+
+    Without a condition: say so where the name of the event's column says that there is none.
+    """
     condition, notes = experiment.data.positive, []
+    event = getattr(experiment.data.target, "event", None)
+    if condition is None and event is not None and _NO_EVENT.fullmatch(event):
+        notes.append(
+            f"data.target.event: column '{event}' is 1 where the event is seen, though its name may say the opposite; "
+            "data.positive: '== 0' takes 0 for the event"
+        )
     for site, schema in schemas.items() if condition is not None else ():
         events = schema["log_times"][0] if "log_times" in schema else None
         # Fewer than its cells have are told as none.

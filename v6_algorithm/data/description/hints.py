@@ -84,6 +84,7 @@ _FEW_WORDS, _MOST_WORDS = 3, 0.5
 _MOST_UNITS = 4
 # So many numbers of either kind, and so different, show that some are written with a dot for thousands.
 _FEWEST_DOTTED, _DOTTED_APART = 3, 10.0
+_NEAR_THOUSAND = (800.0, 1.2)
 # Days that Excel counts, days such as 20240131, seconds and milliseconds from 1970; and names of columns of dates.
 _DATES_FROM = ((10_000, 60_000), (19_000_101, 21_001_231), (3e8, 3e9), (3e11, 3e12))
 # The same of 2000 to 2040, the calendar's of 1900 on; and so many rows and different days of a column of another name.
@@ -152,7 +153,7 @@ HINTS = {
         "if it means that nothing is known, name it in data.missing_values",
     ),
     "dots": (
-        "some numbers have three decimals each and are far smaller than the others, as where 1.234 is 1234",
+        "some numbers have up to three decimals and are far smaller than the others, as where 1.234 is 1234",
         'if they are thousands, data.thousands: "." with data.decimal: ","',
     ),
     "zeros": (
@@ -388,4 +389,9 @@ def _has_dots(known: np.ndarray) -> bool:
     # Of decimals that are written to some digits the third is 0 where the number is large.
     third = (thousandths % 10 != 0).mean()
     apart = float(np.median(np.abs(plain))) > _DOTTED_APART * float(np.median(np.abs(dotted)))
-    return bool(third >= _MOSTLY and np.median(np.abs(plain)) >= 100 and apart)
+    # Of thousands that end in 0 as well: they go on where the whole numbers end, at 1,000, of which 1 is one.
+    hundreds, thousands = plain[plain >= 10], known[known < 10]
+    tens = len(hundreds) + len(thousands) == len(known) and bool(
+        hundreds.max(initial=0) >= _NEAR_THOUSAND[0] and thousands.min() <= _NEAR_THOUSAND[1]
+    )
+    return bool((third >= _MOSTLY or tens) and np.median(np.abs(plain)) >= 100 and apart)

@@ -40,14 +40,21 @@ _IDENTIFIER = re.compile(
     r"redcap_(event_name|repeat_instrument|repeat_instance|data_access_group|survey_identifier)|"
     r"id[_ .-]?(patient|subject|case|record|visit)|"
     r"(num[eé]ro|n°|num|nr|no)[_ .-]?(de[_ .-])?(patient|dossier|s[eé]jour|visite|cas)|"
+    # Danish, Norwegian, Swedish, Finnish, Polish, Czech, Turkish, Brazilian, Italian, Japanese, Chinese, Korean ones.
+    r"(cpr|f[oø]dsels?|person|personal|identitets|journal)[ _.-]?(nr|no|nummer|number)|hetu|henkil[oö]tunnus|"
+    r"pesel|(numer|nr)[ _.-]?(pacjenta|historii([ _.-]?choroby)?|ksi[eę]gi)|l\.?p\.|rodn[eé][ _.-]?[cč][ií]slo|"
+    r"(hasta|dosya|protokol|tc[ _.-]?kimlik|kimlik)[ _.-]?(no|numaras[iı])|tckn|prontu[aá]rio|utente|cpf|curp|"
+    r"(n(umero|r|\.|°)?[ _.-]*)?nosologico|患者(番号|编号|id)|(住院|病历|病案|门诊|身份证)号码?|カルテ番号|症例番号|"
+    r"환자번호|등록번호|"
+    r"fin[ _.-]?(nbr|num|no)|(admission|chart|file|journal)[ _.-]?(id|nr|no|nbr|nummer|key)|"
     r"(subject|patient|participant|pat|record|sample|specimen|encounter|visit|case|row|person|study|hosp|hospital|nhs|"
     r"accession|barcode|medical[ _.-]?record|patienten?|fall|zaak|volg|lfd|dossier|opname|deelnemers?|"
     r"teilnehmer|probanden|episoden?|rij|regel|zeilen|proben|auftrags|versicherten|monster|client|bsn|zis|mrn)"
-    r"[ _.-]*(id|nr|no|num|number|nummer|key)|"
+    r"[ _.-]*(id|nr|no|num|nbr|number|nummer|key)|"
     # Where and how a person is reached.
     r"(tel|telephone|telefoon|telefon|phone|mobile|mobiel|mobil|fax|iban)([ _.-]*(nr|no|num|number|nummer))?|"
     r"postcode|pc[46]|postal[ _.-]?code|zip([ _.-]?code)?|plz|code[ _.-]?postal|"
-    r"(?-i:.*[a-z]UID)|rownames?|row[ _.-]?names?)[.#]?",
+    r"(?-i:.*[a-z](UID|ID|Id))|rownames?|row[ _.-]?names?)[.#]?",
     re.I,
 )
 
@@ -57,6 +64,7 @@ _MEASURED, _VISITS = 0.5, 100
 # Of identifiers, those of persons, and not of rows, samples, visits or places.
 _PERSON = re.compile(
     r"patient|pa[cz]ient|nhc|historia|expediente|pat(_|id|nr)|subj|participant|person|proband|teilnehmer|deelnemer|pseudonym|client|mrn|bsn|zis|ssn|"
+    r"hasta|kimlik|pesel|pacjent|cpr|f[oø]dsel|hetu|prontu|utente|curp|患者|住院|病历|カルテ|환자|"
     r"^(id|pid|ptid|eid|rid|seqn|ipp|nip|sid)$|record[ _.-]?id|study[ _.-]?id",
     re.I,
 )
