@@ -107,7 +107,7 @@ def test_folders_of_slices_are_named_by_a_template_where_no_file_is(tmp_path):
     assert table["file"].tolist() == ["ill/p0", "ill/p1", "well/p0", "well/p1"]
     assert table["label"].tolist() == ["ill", "ill", "well", "well"]
     assert count_unfitting(tmp_path, "{label}/{patient}") == 0
-    assert count_unfitting(tmp_path, "{label}/p{patient}0") == 2
+    assert count_unfitting(tmp_path, "{label}/{kind:1}0") == 2
     # A file of a fitting name is an image, and the folders beside it are none.
     scan(tmp_path / "ill" / "alone.dcm", VOLUME[0])
     assert table_of_names(tmp_path, "{label}/{patient}", "file")["file"].tolist() == ["ill/alone.dcm"]
