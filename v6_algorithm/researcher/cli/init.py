@@ -82,17 +82,27 @@ def init(
 def _look(files: list[Path], target: str | None, duration: str | None) -> Draft:
     """Decide from the researcher's own files."""
     from v6_algorithm.data.sources import TableSource
+    from v6_algorithm.experiment.reading import meant
     from v6_algorithm.researcher.drafting import draft, site_names
 
     tables = {}
     for site, file in site_names(files).items():
         if not file.exists():
-            raise ExperimentError(f"there is no file {file}")
+            raise ExperimentError(f"there is no file {file}{meant(file)}")
+        if file.is_dir():
+            raise ExperimentError(f"{file}: is a folder; give the table in it")
+        if file.suffix.lower() in (".yaml", ".yml"):
+            raise ExperimentError(f"{file}: is an experiment, as `init` writes; give tables: csv, parquet or xlsx")
         try:
             tables[site] = TableSource(str(file)).read()
         except DataError as error:
-            raise ExperimentError(f"{file}: {error}") from None
+            raise ExperimentError(_of_file(file, str(error))) from None
     return draft(tables, {site: str(file) for site, file in site_names(files).items()}, target, duration)
+
+
+def _of_file(file: Path, message: str) -> str:
+    """Put a file's name before a message that does not have it."""
+    return message.replace(file.name, str(file), 1) if file.name in message else f"{file}: {message}"
 
 
 def _ask(

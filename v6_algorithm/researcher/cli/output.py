@@ -101,7 +101,12 @@ def finish(
         terminal.out.quiet = False
     # Of thousands of sites a table that nobody sees takes seconds.
     if result["metrics"] and not terminal.out.quiet:
-        terminal.out.print(closing_table(result, terminal.out.width))
+        closing = closing_table(result, terminal.out.width)
+        # Beside names and numbers of rows: those of a generator whose images are too few to be told of have none.
+        if len(closing.columns) > 2:
+            terminal.out.print(closing)
+        else:
+            say("no metric is known; the notes say why")
     if (of_terms := coefficients_table(result)) is not None:
         terminal.out.print(of_terms)
     for part in ("test", "central"):
