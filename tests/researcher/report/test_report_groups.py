@@ -124,11 +124,12 @@ def test_subgroups_csv_has_a_line_for_each_number_and_metrics_json_the_gaps(judg
     write_artifacts(judged, tmp_path)
     with (tmp_path / "subgroups.csv").open() as file:
         rows = list(csv.DictReader(file))
-    male = {"part": "test", "column": "sex", "group": "male", "metric": "auroc", "value": "0.9", "class": "1"}
+    male = {"part": "test", "column": "sex", "group": "male", "metric": "auroc", "value": "0.9"}
+    male["class"] = "num > 0"
     gap = {**male, "group": "(gap)", "value": "0.2"}
     assert male in rows
     assert gap in rows
-    judged["preparation"]["classes"] = ["ill", "well"]
+    judged["preparation"]["classes"], judged["experiment"]["data"]["positive"] = ["ill", "well"], None
     rows = group_rows(judged)
     assert ("test", "sex", "male", "auroc", 0.9, "well") in rows
     assert {row[-1] for row in rows if row[3] in ("n", "loss", "accuracy")} <= {""}
