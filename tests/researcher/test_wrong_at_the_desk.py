@@ -91,3 +91,37 @@ def test_unset_rules_of_a_node_are_not_shown_as_false() -> None:
         "no limit",
     ]
     assert [shown("switch", False), shown("whole", 5), shown("number", 1e-05)] == ["false", "5", "1e-05"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "init north.csv --target ill --name closed/heart",
+        "run heart.yaml --out closed/run",
+        "describe heart.yaml --out closed/new/description",
+        "check heart.yaml --out closed/checks.json",
+        "evaluate runs/first --data north.csv --out closed/later",
+        "predict runs/first north.csv --out closed/predictions.csv",
+        "tune heart.yaml --try model=linear,mlp --out closed/tuned --force",
+        "partition north.csv --sites 2 --out closed/parts",
+        "report runs/first runs/first --out closed/report.html",
+    ],
+)
+def test_a_folder_that_may_not_be_written_to_is_told_before_anything_is_done(
+    desk: Path, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("closed").mkdir()
+    # Whoever runs the tests may write anywhere.
+    monkeypatch.setattr("os.access", lambda path, mode, **_: "closed" not in str(path))
+    done = CliRunner().invoke(app, line.split())
+    assert "cannot be written: closed may not be written to" in done.output
+    assert len(done.output.splitlines()) == 1
+    assert done.exit_code == 2
+
+
+def test_a_table_that_may_not_be_read_is_told_without_a_name_of_python(desk: Path) -> None:
+    from v6_algorithm.data.sources import TableSource
+    from v6_algorithm.errors import DataError
+
+    with pytest.raises(DataError, match=r"^folder cannot be read: Is a directory$"):
+        TableSource("folder", type="csv").read()

@@ -11,8 +11,8 @@ import typer
 
 from v6_algorithm.errors import DataError, ExperimentError
 from v6_algorithm.researcher.cli import connection
-from v6_algorithm.researcher.cli.output import Force
-from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell
+from v6_algorithm.researcher.cli.output import Force, refuse_read_only
+from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell, writing
 
 if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
@@ -55,6 +55,7 @@ def init(
         path = Path(f"{name}.yaml")
         if path.exists() and not force:
             raise ExperimentError(f"{path}: is there already; --force writes over it, --name takes another name")
+        refuse_read_only(path, "--name")
         there = bool(server or local)
         if there == bool(files):
             raise ExperimentError(
@@ -69,7 +70,8 @@ def init(
             drafted = _ask(target, duration, name, lambda asked: ask_network("describe", "columns", asked, at))
         else:
             drafted = _look(files or [], target, duration)
-        path.write_text(experiment_yaml(drafted, name), encoding="utf-8")
+        with writing(path, "--name"):
+            path.write_text(experiment_yaml(drafted, name), encoding="utf-8")
         tell({"file": str(path), **asdict(drafted)})
         count = len(drafted.sites)
         say(f"wrote {path}: {drafted.problem} of {drafted.target} at {count} site{'s' * (count > 1)}, from")
