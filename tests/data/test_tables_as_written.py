@@ -15,7 +15,7 @@ from v6_algorithm.coordinator.preparation.notes.value_ranges import tell_ranges
 from v6_algorithm.data.description.hints import hint, without_hint
 from v6_algorithm.data.description.unknown import unknown_labels
 from v6_algorithm.data.identifiers import looks_like_identifier, says_whose
-from v6_algorithm.data.preparation import Moments, merge_moments
+from v6_algorithm.data.preparation import Moments, agree, merge_moments
 from v6_algorithm.data.preparation.spelling import may_be_one, spelled_differently
 from v6_algorithm.data.rows.numbers import numbers_of
 from v6_algorithm.data.sources import TableSource
@@ -23,7 +23,7 @@ from v6_algorithm.data.splits import make_folds
 from v6_algorithm.data.targets import TargetColumn, labels_of
 from v6_algorithm.data.where import rows_where
 from v6_algorithm.errors import DataError, ExperimentError
-from v6_algorithm.experiment import Experiment, Given
+from v6_algorithm.experiment import Data, Experiment, Given
 
 RNG = np.random.default_rng(3)
 BMI = RNG.normal(27, 4, 160).round(1)
@@ -213,6 +213,8 @@ MORE = {
     "-1 twice among amounts": ("change", np.r_[WIDE, -1.0, -1.0], None),
     "555 for a scale": ("phq", np.where(np.arange(160) % 9 == 0, 555, COUNTS % 28), "codes"),
     "patients of 125 years": ("age at visit", np.where(np.arange(160) % 9 == 0, 125, 40 + COUNTS), "ages"),
+    "ages below 0": ("Alter", np.where(np.arange(160) % 14 == 0, -43, 40 + COUNTS), "ages"),
+    "standardised ages": ("age", WIDE - 4, None),
     "a pressure of 125": ("sbp", np.where(np.arange(160) % 9 == 0, 125, 85 + COUNTS), None),
     "two visits each": ("ma_bn", np.arange(160) // 2 + 7_000, "row numbers"),
     "years in order": ("y", np.repeat(np.arange(1990, 2006), 10), None),
@@ -284,3 +286,56 @@ def test_one_number_in_every_row_of_a_site_is_told(value, rows, told):
     """A temperature of 37.0 by default lies amid the others' values."""
     sites = {"a": moments(RNG.normal(value, 0.5, 100)), "b": moments([value] * rows)}
     assert bool(tell_constant(["t"], sites, merge_moments(sites.values()))) == told
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        ([1, 2, 3, 4], [0, 1, 2, 3], True),
+        ([1, 2, 3], [2, 3, 4], False),
+        ([0, 1, 2], [1, 2, 3, 4], False),
+        ([0, 1, 3], [1, 2, 4], False),
+    ],
+)
+def test_stages_from_0_and_from_1_are_told(one, other, told):
+    assert bool(may_be_one("column 'stage'", {"a": one, "b": other})) == told
+
+
+def of_tasks(*labels):
+    return {
+        site: {
+            "columns": {"x": "numeric", "sex": "text", "age": "numeric"},
+            "labels": [],
+            "categories": {},
+            "task_labels": {"sex": words},
+        }
+        for site, words in zip("ab", labels, strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (["f", "m"], "data.targets.sex: the same label is spelled differently"),
+        ([1, 2], "data.targets.sex: the sites have different labels"),
+        (["M", "V"], "data.targets.sex: sites 'a' and 'b' each have a label that the other lacks"),
+        (["F", "M", "unknown"], "data.targets.sex: class 'unknown' is learned as one of 3"),
+        (["F", "M"], None),
+    ],
+)
+def test_labels_of_one_of_several_targets_are_compared_as_those_of_one(other, said):
+    """M and F here, m and f there were four sexes where a network learns several targets."""
+    data = Data.model_validate({"targets": {"sex": "classification", "age": "regression"}, "features": ["x"]})
+    try:
+        notes = agree(data, of_tasks(["F", "M"], other), classification=False).notes
+    except ExperimentError as error:
+        notes = [str(error)]
+    assert any(note.startswith(said) for note in notes) if said else notes == []
+
+
+def test_a_mapping_of_columns_is_no_site_and_its_cells_are_not_shown():
+    with pytest.raises(
+        ExperimentError, match=r"site 'a': a mapping with 'age' is not taken.*make a DataFrame"
+    ) as error:
+        v6.run({"data": {"target": "ill"}}, {"a": {"age": [71.5, 62.5], "ill": [0, 1]}})
+    assert "71.5" not in str(error.value)

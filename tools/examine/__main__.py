@@ -1,6 +1,6 @@
 """Try the inputs and print how many of each kind came out right, told, refused clearly, refused unclearly, or wrong.
 
-python -m tools.examine                          # both samples, policy trusted
+python -m tools.examine                          # all samples, policy trusted
 python -m tools.examine --kind A3 A4 --policy standard --show
 """
 
@@ -102,7 +102,7 @@ def judge(one: Case, policy: str = "trusted") -> Verdict:
 def main() -> None:
     """Try what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m tools.examine", description=__doc__.splitlines()[0])
-    parser.add_argument("--sample", nargs="*", default=["first", "second"])
+    parser.add_argument("--sample", nargs="*", default=["first", "second", "third", "fourth", "fifth"])
     parser.add_argument("--kind", nargs="*", default=KINDS)
     parser.add_argument("--name", default="", help="part of an input's name")
     parser.add_argument("--policy", default="trusted", choices=["trusted", "standard", "strict"])

@@ -1,6 +1,7 @@
 """Imports the samples, which register their inputs."""
 
 from tools.examine import (  # noqa: F401
+    fifth,
     first_columns,
     first_reading,
     first_sites,

@@ -99,6 +99,8 @@ _AGE_NAME = re.compile(
 )
 # Nobody is older; a date of birth of 1900, or Excel's first day, that stands for "not known" makes patients so old.
 _OLDEST = (120, 130)
+# Somebody of a table whose ages are in years, and of years of two digits: 2068 for 1968 is an age of -43.
+_GROWN, _UNBORN = 40, -100
 # Whole numbers that never repeat in so many rows count rows or patients.
 _ROWS_THAT_COUNT = 100
 # Of numbers that go up: above all years, and the most rows of each on average.
@@ -171,7 +173,7 @@ HINTS = {
         "if 0 means that nothing is known, data.missing_values: {COLUMN: [0]} makes those cells empty",
     ),
     "ages": (
-        "ages above 120 beside others, as of a date of birth in 1900 that stands for one not known",
+        "ages above 120 or below 0 beside others, as of a birth in 1900 for one not known or of years of two digits",
         "correct them there, or name them in data.missing_values",
     ),
     "day numbers": (
@@ -302,7 +304,8 @@ def without_hint(numbers: np.ndarray) -> np.ndarray:
     coded = np.isin(low, BELOW_ZERO) | np.isin(high, TOP_CODES) | (high == NINE) | may_have_zeros(numbers, low, high)
     dotted = fractions & (high < 1000) & (high >= 100) & ((~broken).sum(axis=0) >= _FEWEST_DOTTED)
     days = np.logical_or.reduce([(low >= start) & (high < end) for start, end in _DATES_FROM])
-    days |= (high > _OLDEST[0]) & (high <= _OLDEST[1])
+    aged = (high > _GROWN) & (high <= _OLDEST[1])
+    days |= aged & ((high > _OLDEST[0]) | ((low < 0) & (low >= _UNBORN)))
     large = np.maximum(np.abs(low), np.abs(high)) > FLOAT32_MAX
     plain: np.ndarray = (fractions | (repeats & ~up)) & ~large & ~coded & ~dotted & ~days
     plain &= ~may_have_two_units(numbers, low, high) & ~may_have_outlier(numbers, low, high)
@@ -342,7 +345,7 @@ def _hint_of_numbers(column: pd.Series, texts: Texts | None) -> str | None:
         return "minus one"
     if _are_day_numbers(column.name, known):
         return "day numbers"
-    if _AGE_NAME.fullmatch(str(column.name)) and _OLDEST[0] < known.max() <= _OLDEST[1] and np.median(known) < 100:
+    if _has_wrong_ages(column.name, known):
         return "ages"
     if len(known) < 10 or len(known) < _LEAST_KNOWN * len(column) or (known != np.floor(known)).any():
         return None
@@ -386,6 +389,13 @@ def _crowds_low(known: np.ndarray) -> bool:
     return bool(np.median(known) * _FAR_BELOW_LARGEST < known.max() and _MIDDLE[0] < middle < _MIDDLE[1]) and bool(
         logs.std() < _EVENLY_SPREAD * np.ptp(logs)
     )
+
+
+def _has_wrong_ages(name: object, known: np.ndarray) -> bool:
+    """Say whether a column that is called an age, and is one, has some above 120 or below 0."""
+    if not _AGE_NAME.fullmatch(str(name)) or not _GROWN < known.max() <= _OLDEST[1] or np.median(known) >= _OLDEST[0]:
+        return False
+    return bool(known.max() > _OLDEST[0] or known.min() < 0)
 
 
 def _are_day_numbers(name: object, known: np.ndarray) -> bool:

@@ -102,23 +102,10 @@ def agree(
     classes = None
     if classification:
         by_site = {site: schema["labels"] for site, schema in schemas.items()}
-        condition = "" if data.positive is None else f" with data.positive '{data.positive}'"
-        if data.positive is None:
-            allowed = data.different_labels == "allow"
-            if not allowed:
-                _check_classes(data, by_site)
-            if different := spelled_differently(f"data.target: column '{data.target}'", by_site, allowed=allowed):
-                raise ExperimentError("\n".join(different))
-            notes += [] if allowed else may_be_one(f"data.target: column '{data.target}'", by_site)
-        else:
-            notes += _met_by_none_or_all(data.positive, by_site)
-        classes = _classes(f"data.target: column '{data.target}'", by_site, condition, notes)
-        if data.positive is None and (unknown := unknown_labels(classes)):
-            shown = ", ".join(f"'{label}'" for label in unknown)
-            notes.append(
-                f"class {shown} is learned as one of {len(classes)}; if it means that nothing is known, "
-                f"data.missing_values: {{{data.target}: [{', '.join(map(str, unknown))}]}} leaves those rows out"
-            )
+        if data.positive is None and data.different_labels != "allow":
+            _check_classes(data, by_site)
+        what, column = f"data.target: column '{data.target}'", str(data.target)
+        classes = _agree_on_labels(data, what, column, by_site, data.positive, notes)
         if predicted and len(classes) == 2 and classes != [0, 1]:
             notes.append(
                 f"precision, recall, f1, sensitivity, auroc and auprc are of class '{classes[1]}', the last in order; "
@@ -126,10 +113,12 @@ def agree(
             )
     tasks = dict.fromkeys(name for schema in schemas.values() for name in schema.get("task_labels", {}))
     task_classes = {
-        name: _classes(
+        name: _agree_on_labels(
+            data,
             f"data.targets.{name}",
+            name,
             {site: schema["task_labels"].get(name, []) for site, schema in schemas.items()},
-            "",
+            data.targets[name].positive if data.targets is not None and name in data.targets else None,
             notes,
         )
         for name in tasks
@@ -156,6 +145,35 @@ def agree(
         pixels=agreed.pixels,
         facts=agreed.facts,
     )
+
+
+def _agree_on_labels(
+    data: Data, what: str, column: str, by_site: Mapping[str, list[Label]], positive: str | None, notes: list[str]
+) -> list[Label]:
+    """Return the classes of a target, named `what` in messages, of all sites together; notes say what may be wrong.
+
+    Raises
+    ------
+    ExperimentError
+        When the sites spell its labels differently, or there are fewer than two.
+    """
+    task = f"{what}: " if what.startswith("data.targets") else ""
+    if positive is None:
+        allowed = data.different_labels == "allow"
+        if different := spelled_differently(what, by_site, allowed=allowed):
+            raise ExperimentError("\n".join(different))
+        notes += [] if allowed else may_be_one(what, by_site)
+    else:
+        notes += _met_by_none_or_all(positive, by_site)
+    condition = "" if positive is None else f" with data.positive '{positive}'"
+    classes = _classes(what, by_site, condition, notes)
+    if positive is None and (unknown := unknown_labels(classes)):
+        shown = ", ".join(f"'{label}'" for label in unknown)
+        notes.append(
+            f"{task}class {shown} is learned as one of {len(classes)}; if it means that nothing is known, "
+            f"data.missing_values: {{{column}: [{', '.join(map(str, unknown))}]}} leaves those rows out"
+        )
+    return classes
 
 
 def _check_classes(data: Data, by_site: Mapping[str, Sequence[Label]]) -> None:

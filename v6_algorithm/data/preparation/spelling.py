@@ -180,6 +180,11 @@ def may_be_one(what: str, by_site: Mapping[str, Sequence[Label]]) -> list[str]:
             f"{what}: some numbers stand there with zeros in front and without, such as 01 and 1: are they one "
             "label? They are learned as two"
         ]
+    if _count_from_0_and_1(by_site):
+        return [
+            f"{what}: the numbers begin at 0 at some sites, and as many at 1 at others: are these codes for the same? "
+            "They are learned as they are"
+        ]
     texts = [label for label in every if isinstance(label, str)]
     if any(map(_EXCEL_DATE.fullmatch, texts)) and any(map(_RANGE.fullmatch, texts)):
         return [
@@ -222,6 +227,16 @@ def folded(label: Label) -> Label:
     alike = plain.translate(_ALIKE)
     # A word of another alphabet stays itself: only what would be read as Latin is.
     return alike if alike.isascii() else plain
+
+
+def _count_from_0_and_1(by_site: Mapping[str, Sequence[Label]]) -> bool:
+    """Say whether one site has 0 to some number, three or more, and another as many from 1 on."""
+    runs = set()
+    for labels in by_site.values():
+        numbers = sorted(label for label in labels if isinstance(label, int))
+        if len(numbers) == len(labels) > 2 and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+            runs.add((numbers[0], len(numbers)))
+    return any(first == 0 and (1, length) in runs for first, length in runs)
 
 
 def _with_zeros_in_front(by_site: Mapping[str, Sequence[Label]]) -> list[tuple[Label, str, Label, str]]:

@@ -53,6 +53,11 @@ def source_of_rows(rows: Any, experiment: Experiment, where: str) -> TableSource
     if isinstance(rows, (str, Path)):
         return source_of(where, Source(uri=str(rows)), Path.cwd(), experiment)
     if isinstance(rows, Mapping):
+        if unknown := [str(key) for key in rows if key not in Source.model_fields]:
+            raise ExperimentError(
+                f"{where}: a mapping with '{unknown[0]}' is not taken; allowed keys: {', '.join(Source.model_fields)}; "
+                "of columns make a DataFrame"
+            )
         return source_of(where, Source.model_validate(dict(rows)), Path.cwd(), experiment)
     if isinstance(rows, (tuple, list)) and len(rows) == 2:
         return TableSource(frame=frame_of(rows[0], rows[1], experiment, where))
