@@ -7,11 +7,18 @@ import pandas as pd
 import pytest
 
 import v6_algorithm.api as v6
-from v6_algorithm.coordinator.preparation.event_times import tell_met, tell_no_events, tell_units
+from v6_algorithm.coordinator.preparation.event_times import (
+    tell_event_shares,
+    tell_met,
+    tell_no_events,
+    tell_units,
+)
+from v6_algorithm.coordinator.preparation.notes.value_ranges import tell_event_codes
 from v6_algorithm.data.description.hints import hint
 from v6_algorithm.data.preparation.spelling import folded, spelled_differently
 from v6_algorithm.data.rows.numbers import LeftOut
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.data.targets import TargetColumn, encode_targets
 from v6_algorithm.errors import DataError, ExperimentError
 from v6_algorithm.experiment import Experiment
 
@@ -79,7 +86,7 @@ def test_names_of_columns_that_are_one_are_named_beside_each_other():
 def test_names_of_columns_that_differ_in_a_unit_are_named_beside_each_other():
     names = ["Age", "age (years)", "Glucose [mg/dL]", "glucose", "bmi", "rest (a) b"]
     (note,) = LeftOut(somewhere={key: ["a"] for key in names}).notes()
-    assert "'Age' and 'age (years)'; 'Glucose [mg/dL]' and 'glucose' differ in what stands in brackets" in note
+    assert "'Age' and 'age (years)'; 'Glucose [mg/dL]' and 'glucose' differ in the unit that their names have" in note
 
 
 def test_a_label_that_is_a_word_for_an_empty_cell_is_explained():
@@ -108,6 +115,37 @@ def test_a_site_where_no_row_or_every_row_meets_the_condition_of_an_event_is_nam
     assert none == "site 'q': no row, or only few, meet data.positive '== dead'; is it written so there?"
     assert every.startswith("site 'r': every row meets")
     assert tell_met(parse(), sites) == []
+
+
+def test_sites_of_which_one_may_code_events_the_other_way_round_are_told():
+    experiment = Experiment.parse({"data": {"target": {"duration": "t", "event": "died"}}, "problem": "survival"})
+    rows = {site: [{"train": 80, "validation": 10, "test": 10}] for site in "pqr"}
+    sums = {
+        site: {"event_times": np.array([0.0, share * 80])} for site, share in {"p": 0.12, "q": 0.2, "r": 0.85}.items()
+    }
+    (note,) = tell_event_shares(experiment, sums, rows)
+    assert "which is died == 1, differ as where one of them codes it the other way round (p 12%, q 20%, r 85%)" in note
+    del sums["r"]
+    assert tell_event_shares(experiment, sums, rows) == []
+    # Of folds all rows train in some; of few rows nothing is said.
+    folds = {site: [{"train": 40, "validation": 20, "test": 20}] * 3 for site in "pqr"}
+    sums["r"] = {"event_times": np.array([45.0, 0])}
+    assert tell_event_shares(experiment, sums, folds) == []
+    assert tell_event_shares(experiment, sums, {site: [{"train": 19}] for site in "pqr"}) == []
+
+
+def test_sites_whose_codes_of_events_differ_are_told():
+    target = {"duration": "t", "event": "status"}
+    data = Experiment.parse({"data": {"target": target, "positive": "== 1"}, "problem": "survival"}).data
+    (note,) = tell_event_codes(data, {"p": {"codes": {"status": [0, 1]}}, "q": {"codes": {"status": [1, 2]}}, "r": {}})
+    assert note.startswith("column 'status' (data.target.event) holds 0 and 1 at p; 1 and 2 at q: does data.positive")
+    assert tell_event_codes(data, {site: {"codes": {"status": [1, 2], "x": [0, 1]}} for site in "pq"}) == []
+
+
+def test_events_coded_1_and_2_are_refused_with_what_they_mean_most_often():
+    frame = pd.DataFrame({"status": [1, 2, 2, 1]})
+    with pytest.raises(DataError, match=r"of 1 and 2, 2 is the event most often: data.positive: '== 2'"):
+        encode_targets(frame, [TargetColumn("status", "target.event", "event")], {}, "float32")
 
 
 def test_survival_without_an_event_is_told():

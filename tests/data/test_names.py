@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 import v6_algorithm.api as v6
+from v6_algorithm.data.measurements import measurement_of
 from v6_algorithm.data.names import alike_to, check_once, not_there
+from v6_algorithm.data.rows.numbers import LeftOut
 from v6_algorithm.errors import DataError, ExperimentError
 
 THERE = ["age", "Outcome", "Glucose (mg/dL)", "gr\u00f6\u00dfe"]
@@ -28,6 +30,27 @@ THERE = ["age", "Outcome", "Glucose (mg/dL)", "gr\u00f6\u00dfe"]
 )
 def test_names_that_differ_in_spelling_or_unit_are_found(asked, meant):
     assert alike_to(asked, THERE) == meant
+
+
+@pytest.mark.parametrize(
+    ("name", "units"),
+    [
+        ("weight", "kg"), ("Weight (lb)", "kg"), ("weight_kg", "kg"), ("BodyWeight", "kg"), ("Gewicht", "kg"),
+        ("Hb_baseline", "mmol/L"), ("creatinine_umol_l", "mg/dL"), ("hs_crp_mg_l", "mg/dL"), ("ldl_c", "mmol/L"),
+        ("age", None), ("weight loss", None), ("birth_weight", None), ("class_weight", None), ("time_in_days", None),
+        ("length of stay", None), ("m", None), ("min", None), ("lab", None), ("x1", None), ("bmi", None),
+    ],
+)  # fmt: skip
+def test_measurements_of_two_units_are_known_by_their_names(name, units):
+    known = measurement_of(name)
+    assert (known and known.units[0]) == units
+
+
+def test_columns_that_differ_in_the_unit_of_their_names_are_told_as_one():
+    lacking = {"weight_kg": ["b"], "weight_lb": ["a"], "dose": ["a"]}
+    (note,) = LeftOut(somewhere=lacking).notes()
+    assert "'weight_kg' and 'weight_lb' differ in the unit that their names have" in note
+    assert "'dose'" not in note
 
 
 def test_a_name_that_is_not_there_comes_with_the_one_that_may_be_meant_or_with_all():

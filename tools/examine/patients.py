@@ -140,3 +140,26 @@ def sites_are(*names: str) -> Callable[[Any], bool]:
 def pooled(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return all rows."""
     return pd.concat(frames.values(), ignore_index=True)
+
+
+def each(
+    frames: Mapping[str, pd.DataFrame], change: Callable[[pd.DataFrame], pd.DataFrame], only: str = ""
+) -> dict[str, pd.DataFrame]:
+    """Return the tables, changed at every site, or at those whose letters `only` names."""
+    return {name: change(frame.copy()) if not only or name in only else frame for name, frame in frames.items()}
+
+
+def files(
+    folder: Path, frames: Mapping[str, pd.DataFrame], experiment: Any, expected: Any, ending: str = "csv", **how: Any
+) -> Any:
+    """Return an input of which each site is a text file, written as pandas writes it with `how`."""
+    from tools.examine.case import Input
+
+    return Input(written(folder, csv(frames, **how), ending), experiment, expected)
+
+
+def texts(folder: Path, frames: Mapping[str, pd.DataFrame], change: Any, experiment: Any, expected: Any) -> Any:
+    """Return an input whose files are what `change` makes of each table's text."""
+    from tools.examine.case import Input
+
+    return Input(written(folder, {n: change(t) for n, t in csv(frames).items()}), experiment, expected)

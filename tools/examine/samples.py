@@ -1,3 +1,13 @@
 """Imports the samples, which register their inputs."""
 
-from tools.examine import first_columns, first_reading, first_sites, second  # noqa: F401
+from tools.examine import (  # noqa: F401
+    first_columns,
+    first_reading,
+    first_sites,
+    second,
+    third_cells,
+    third_files,
+    third_labels,
+    third_times,
+    third_types,
+)

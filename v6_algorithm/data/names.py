@@ -6,14 +6,12 @@ names.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
+from v6_algorithm.data.measurements import without_unit
 from v6_algorithm.errors import DataError
 
 _SHOWN = 30
-# "Age (years)", "Glucose [mmol/L]".
-_WITH_UNIT = re.compile(r"\s*[(\[][^()\[\]]*[)\]]\s*$")
 
 
 def check_once(names: Iterable[object]) -> None:
@@ -69,10 +67,5 @@ def alike_to(name: str, columns: Iterable[str]) -> list[str]:
     there = list(columns)
     spelled = [column for column in there if column != name and folded(column) == folded(name)]
     return spelled or [
-        column for column in there if column != name and folded(bare_name(column)) == folded(bare_name(name))
+        column for column in there if column != name and folded(without_unit(column)) == folded(without_unit(name))
     ]
-
-
-def bare_name(name: str) -> str:
-    """Return a column's name without a unit in brackets at its end."""
-    return _WITH_UNIT.sub("", name)

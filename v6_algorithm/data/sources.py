@@ -244,6 +244,17 @@ class TableSource:
         """Cells that a reader of files takes for empty; those with spaces around them are seen to by `uniform`."""
         return [word for word in (*EMPTY_WORDS, " ?") if word.strip() not in self.form.kept]
 
+    def _tables(self) -> list[str]:
+        """Name the tables and views of a SQLite file; none where it cannot be opened."""
+        import contextlib
+        import sqlite3
+
+        path = Path(re.sub(r"^sqlite(\+\w+)?:///", "", self.uri)).absolute()
+        if not path.exists():
+            raise DataError(f"there is no file {path.name}")
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            return _names_in(connection)
+
     def _read_sql(self) -> pd.DataFrame:
         import contextlib
         import sqlite3
@@ -251,7 +262,10 @@ class TableSource:
         import pandas as pd
 
         if not self.query:
-            raise DataError("a SQL database needs a query: give it with the site's uri, or with the task's database")
+            there = f"; it has: {', '.join(sorted(self._tables())[:_SHOWN])}" if self.is_sqlite else ""
+            raise DataError(
+                f"a SQL database needs a query: give it with the site's uri, or with the task's database{there}"
+            )
         if self.is_sqlite:
             path = Path(re.sub(r"^sqlite(\+\w+)?:///", "", self.uri)).absolute()
             if not path.exists():
@@ -269,8 +283,7 @@ class TableSource:
                             f"the query reads column '{denied[0]}', which this node does not allow"
                         ) from None
                     connection.set_authorizer(None)
-                    there = connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
-                    _check_tables(self.query, path.name, [str(name) for (name,) in there])
+                    _check_tables(self.query, path.name, _names_in(connection))
                     if said := _SAID_OF_QUERY.search(str(error)):
                         raise DataError(f"{path.name}: the query cannot be run: {printable(said[0], 200)}") from None
                     raise
@@ -292,6 +305,12 @@ class TableSource:
             frame = pd.DataFrame(result.mappings().all(), columns=list(result.keys()))
             read.rollback()
         return frame
+
+
+def _names_in(connection: Any) -> list[str]:
+    """Name a SQLite file's tables and views."""
+    there = connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
+    return [str(name) for (name,) in there]
 
 
 def _check_tables(query: str, name: str, there: Collection[str]) -> None:

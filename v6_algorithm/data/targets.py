@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from v6_algorithm.data.description.hints import HINTS, hint, holds_complex
-from v6_algorithm.data.preparation.spelling import check_written
+from v6_algorithm.data.preparation.spelling import check_comparable, check_written
 from v6_algorithm.data.reading.cells import blurred
 from v6_algorithm.data.reading.texts import has_value
 from v6_algorithm.errors import DataError
@@ -243,6 +243,7 @@ def _labels_of(values: Sequence[Any], target: TargetColumn) -> list[Label]:
         wanted = _canonical(threshold)
         wanted = as_truth(wanted, labels)
         check_written(labels, [wanted], target.name, _positive(target))
+        check_comparable(labels, wanted, target.name, _positive(target))
         return [int((label == wanted) == (operator == "==")) for label in labels]
     if any(isinstance(label, str) for label in labels):
         raise DataError(
@@ -407,7 +408,9 @@ def _check(column: pd.Series, target: TargetColumn) -> None:
     if target.kind == "entry" and not (np.isfinite(numbers) & (numbers >= 0)).all():
         raise DataError(f"{target.name} holds times below 0, or not finite")
     if target.kind == "event" and target.positive is None and not np.isin(numbers, (0, 1)).all():
+        # As R's survival has them.
+        coded = "; of 1 and 2, 2 is the event most often: data.positive: '== 2'" if set(finite) <= {1, 2} else ""
         raise DataError(
             f"{target.name} holds other values than 0 (not seen until then) and 1 (seen); "
-            "data.positive makes it 0/1, such as '== dead'"
+            f"data.positive makes it 0/1, such as '== dead'{coded}"
         )

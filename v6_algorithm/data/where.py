@@ -9,7 +9,7 @@ import numpy as np
 
 from v6_algorithm.data.description.hints import HINTS, hint
 from v6_algorithm.data.names import not_there
-from v6_algorithm.data.preparation.spelling import check_written
+from v6_algorithm.data.preparation.spelling import check_comparable, check_written
 from v6_algorithm.data.targets import as_truth, canonical, coded
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment import parse_condition
@@ -34,8 +34,11 @@ def rows_where(frame: pd.DataFrame, where: Mapping[str, Any]) -> Array:
 
     for name in {*columns_of(where)} & {*frame.columns}:
         asked = [canonical(pd.Series([text], dtype=object))[0] for text in _asked(where, name)]
-        if any(isinstance(text, str) for text in asked):
-            check_written(coded(frame[name].dropna())[0], asked, f"column '{name}'", "data.where")
+        if asked:
+            labels = coded(frame[name].dropna())[0]
+            check_written(labels, asked, f"column '{name}'", "data.where")
+            for wanted in asked:
+                check_comparable(labels, as_truth(wanted, labels), f"column '{name}'", "data.where")
     return _rows_where(frame, where)
 
 

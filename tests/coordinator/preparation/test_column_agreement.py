@@ -95,6 +95,11 @@ def test_identifiers_are_left_out_and_said(name):
     assert agreement.notes == [f"left out as identifiers by their names: {name}; data.features uses them all the same"]
 
 
+def test_a_column_called_as_row_names_are_that_holds_fractions_is_a_feature():
+    one = schema(x="numeric", index="numeric")
+    assert agreed({**one, "hints": {"x": "measured"}}, one).features == ["x"]
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -8,7 +8,12 @@ import pytest
 
 import v6_algorithm.api as v6
 from v6_algorithm.coordinator.preparation.notes import value_ranges
-from v6_algorithm.coordinator.preparation.notes.value_ranges import check_codes, tell_codes, tell_ranges
+from v6_algorithm.coordinator.preparation.notes.value_ranges import (
+    check_codes,
+    tell_codes,
+    tell_ranges,
+    tell_target_sizes,
+)
 from v6_algorithm.data.description.describe import codes_of
 from v6_algorithm.data.preparation.statistics import Moments
 from v6_algorithm.errors import WireError
@@ -63,6 +68,60 @@ def test_sites_that_write_a_column_in_two_units_are_told(kind, seed):
 def test_sites_whose_patients_differ_are_not(first, second):
     generator = np.random.default_rng(0)
     assert tell_ranges(["x"], moments(first(generator), second(generator))) == []
+
+
+# Two hospitals whose patients differ, so that the values of two units overlap, or spread more than they are large.
+OVERLAPPING = {
+    "weight": (lambda g: g.normal(88, 19, 150), lambda g: g.normal(73, 15, 150) * 2.2046, "in kg and in lb"),
+    "Body_Weight (kg)": (lambda g: g.normal(70, 18, 60), lambda g: g.normal(84, 21, 60) * 2.2046, "in kg and in lb"),
+    "lengte_cm": (lambda g: g.normal(150, 30, 150), lambda g: g.normal(158, 28, 150) / 2.54, "in inches and in cm"),
+    "Hb": (lambda g: g.normal(12.0, 2.4, 150), lambda g: g.normal(13.1, 2.1, 150) / 1.6114, "in mmol/L and in g/dL"),
+    "BUN": (lambda g: g.gamma(3, 6, 150), lambda g: g.gamma(3, 6, 150) / 2.801, "in mmol/L and in mg/dL"),
+    "creatinine": (lambda g: g.lognormal(0, 1.1, 150), lambda g: g.lognormal(0.3, 1, 150) * 88.4, "in mg/dL and in"),
+    "crp_baseline": (lambda g: g.lognormal(3, 1.3, 150), lambda g: g.lognormal(3, 1.2, 150) / 10, "in mg/dL and in mg"),
+}
+
+
+@pytest.mark.parametrize("name", OVERLAPPING)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_measurement_in_its_two_units_is_told_by_its_name_though_values_overlap(name, seed):
+    here, there, units = OVERLAPPING[name]
+    generator = np.random.default_rng(seed)
+    sites = moments(here(generator), there(generator))
+    (note,) = tell_ranges([name], sites)
+    assert units in note
+    assert note.endswith("are they in one unit? Convert them there, or leave the column out with data.exclude")
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("weight", lambda g: g.normal(36, 17, 200), lambda g: g.normal(74, 16, 200)),
+        ("weight", lambda g: g.normal(68, 12, 200), lambda g: g.normal(104, 22, 200)),
+        ("hb", lambda g: g.normal(10.6, 1.9, 200), lambda g: g.normal(13.9, 1.4, 200)),
+        ("height", lambda g: g.normal(110, 25, 200), lambda g: g.normal(170, 9, 200)),
+        ("creatinine", lambda g: g.lognormal(0, 0.3, 200), lambda g: g.lognormal(1.4, 0.9, 200)),
+        ("crp", lambda g: g.lognormal(0.5, 1, 200), lambda g: g.lognormal(1.8, 1, 200)),
+        ("x", lambda g: g.normal(92, 21, 150), lambda g: g.normal(71, 15, 150) * 2.2046),
+    ],
+)
+def test_a_measurement_of_other_patients_is_not(name, first, second):
+    generator = np.random.default_rng(1)
+    assert tell_ranges([name], moments(first(generator), second(generator))) == []
+
+
+def test_a_site_between_those_of_two_units_hides_neither():
+    generator = np.random.default_rng(2)
+    sites = [generator.normal(mean, 0.2 * mean, 100) for mean in (66, 97)]
+    (note,) = tell_ranges(["weight"], moments(*sites, generator.normal(80, 16, 100) * 2.2046))
+    assert "as those in kg and in lb do" in note
+
+
+def test_a_target_in_its_two_units_is_told_by_its_name():
+    sizes = {"p": {"target_size": (90, np.log2(81.0))}, "q": {"target_size": (80, np.log2(170.0))}}
+    (note,) = tell_target_sizes(sizes, "weight")
+    assert note.startswith("data.target: the sites' targets differ 2.1-fold in size")
+    assert tell_target_sizes(sizes, "score") == []
 
 
 @pytest.mark.parametrize("factor", [100, 1000, 1e6])

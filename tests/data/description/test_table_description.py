@@ -271,3 +271,13 @@ def test_categories_are_told_without_the_missing_one():
 def test_categories_are_written_like_labels():
     frame = pd.DataFrame({"num": [0, 1, 0], "cp": pd.array([True, None, False], dtype="boolean")})
     assert told(frame, categorical=["cp"])["categories"] == {"cp": [0, 1]}
+
+
+def test_numbers_with_fractions_are_measured_whatever_their_column_is_called():
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame({name: generator.normal(size=40) for name in ("x", "Y", "index", "patient_id")})
+    # Visits of patients, row names beside a few empty cells, and some halves.
+    frame = frame.assign(subject=np.arange(40) + 0.1, row=np.where(np.arange(40) < 3, np.nan, np.arange(40.0)))
+    frame["sample"] = np.where(np.arange(40) < 15, 0.5, 0) + np.arange(40)
+    hints = hints_of(frame, column_kinds(frame))
+    assert [name for name, reason in hints.items() if reason == "measured"] == ["x", "index", "patient_id"]

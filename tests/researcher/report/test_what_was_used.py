@@ -98,6 +98,15 @@ def test_a_network_of_the_problems_own_is_not_called_by_the_experiments_model(pl
     assert "Model quantile_regression&#39;s own" in text_of(render(plain))
 
 
+def test_the_value_that_is_an_event_is_in_the_tables_title_and_the_report(plain: dict[str, Any]) -> None:
+    plain["preparation"], target = {}, {"duration": "days", "event": "status"}
+    plain["experiment"]["data"] = {"target": target}
+    assert "event: status == 1" in str(closing_table(plain).title)
+    plain["experiment"]["data"] = {"target": target, "positive": "== dead"}
+    assert "event: status == dead" in str(closing_table(plain).title)
+    assert "Event status == dead" in text_of(render(plain))
+
+
 def test_the_class_of_precision_and_recall_is_in_the_tables_title(plain: dict[str, Any]) -> None:
     plain["preparation"], plain["experiment"]["data"] = {"classes": ["ill", "well"]}, {"target": "num"}
     assert "positive: well" in str(closing_table(plain).title)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -172,7 +172,7 @@ class _Description:
                 )
                 self._notes.append(f"column '{name}' is not the same everywhere: {places}")
             labelled = any(name in answer["labels"] for answer in replies.values())
-            if "numeric" in differ and not labelled and self._wanted(name):
+            if "numeric" in differ and not labelled and self._wanted(name, hinted):
                 numeric.append(name)
             elif not labelled and name not in self._set_aside and self._data.features is None:
                 if "numeric" in differ or looks_like_identifier(name):
@@ -195,11 +195,11 @@ class _Description:
         self._notes += [*tell_patients(self._data, told), *tell_numbers(told, numeric)]
         return columns
 
-    def _wanted(self, name: str) -> bool:
+    def _wanted(self, name: str, hinted: Collection[str]) -> bool:
         data = self._data
         if data.features is not None and name in data.features:
             return True
-        return name not in self._set_aside and not looks_like_identifier(name)
+        return name not in self._set_aside and ("measured" in hinted or not looks_like_identifier(name))
 
     @property
     def _set_aside(self) -> set[str | None]:

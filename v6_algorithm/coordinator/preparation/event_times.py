@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +12,20 @@ import numpy as np
 from v6_algorithm.data.preparation.setup import Setup, unpack_arrays
 from v6_algorithm.data.preparation.times import doublings
 from v6_algorithm.errors import ExperimentError, WireError
-from v6_algorithm.experiment import Cox, Experiment
+from v6_algorithm.experiment import Cox, Data, Experiment
 
 # Numbers (256 MB) that a site would send in each round.
 _MOST_NUMBERS = 2**25
 # Hospitals differ by a factor of a few; days and weeks by 7, months and years by 12, days and months by 30.
 OTHER_UNIT = 5.0
+# Names by which 1 would be a patient without an event.
+_NO_EVENT = re.compile(
+    r"(is[_ .-]?)?(right[_ .-]?)?(censored|zensiert|gecensureerd|censur[eé]|censurado|alive|lebt|vivant|vivo)", re.I
+)
+# Sites of so many rows, of which at one at most, at another at least such a share has an event: one of them may have
+# coded it the other way round.
+_FEWEST_ROWS, _FEW_EVENTS, _MANY_EVENTS, _UNLIKE_EVENTS = 20, 0.4, 0.6, 0.35
+_SHOWN_SITES = 10
 
 
 def needs_times(experiment: Experiment) -> bool:
@@ -101,8 +110,17 @@ def tell_units_by_bins(sums: Mapping[str, Mapping[str, np.ndarray]], middle: flo
 
 
 def tell_met(experiment: Experiment, schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Name the sites where no row, or every row, meets the condition that says an event, of those that tell of it."""
+    """Name the sites where no row, or every row, meets the condition that says an event, of those that tell of it.
+
+    Without a condition: say so where the name of the event's column says that there is none.
+    """
     condition, notes = experiment.data.positive, []
+    event = getattr(experiment.data.target, "event", None)
+    if condition is None and event is not None and _NO_EVENT.fullmatch(event):
+        notes.append(
+            f"data.target.event: column '{event}' is 1 where the event is seen, though its name may say the opposite; "
+            "data.positive: '== 0' takes 0 for the event"
+        )
     for site, schema in schemas.items() if condition is not None else ():
         events = schema["log_times"][0] if "log_times" in schema else None
         # Fewer than its cells have are told as none.
@@ -111,6 +129,40 @@ def tell_met(experiment: Experiment, schemas: Mapping[str, Mapping[str, Any]]) -
             meets = "meet" if events == 0 else "meets"
             notes.append(f"site '{site}': {met} {meets} data.positive '{condition}'; is it written so there?")
     return notes
+
+
+def tell_event_shares(
+    experiment: Experiment,
+    sums: Mapping[str, Mapping[str, np.ndarray]],
+    rows: Mapping[str, Sequence[Mapping[str, int]]],
+) -> list[str]:
+    """Say so where an event is rare at one site and usual at another, as where 1 means at one of them: not seen.
+
+    `sums` has each site's counts of event times over all training rows, `rows` its rows by part for each fold.
+    """
+    data, shares = experiment.data, {}
+    for site, of in sums.items():
+        # Over several folds each row trains in some.
+        trained = rows[site][0]["train"] if len(rows[site]) == 1 else sum(rows[site][0].values())
+        if "event_times" in of and trained >= _FEWEST_ROWS:
+            shares[site] = min(float(of["event_times"].sum()) / trained, 1.0)
+    ranked = sorted(shares, key=lambda site: shares[site])
+    if len(ranked) < 2 or experiment.privacy.secure_aggregation is not None:
+        return []
+    few, many = shares[ranked[0]], shares[ranked[-1]]
+    if few > _FEW_EVENTS or many < _MANY_EVENTS or many - few < _UNLIKE_EVENTS:
+        return []
+    shown = ranked if len(ranked) <= _SHOWN_SITES else [*ranked[: _SHOWN_SITES // 2], *ranked[-_SHOWN_SITES // 2 :]]
+    listing = ", ".join(f"{site} {shares[site]:.0%}" for site in shown)
+    return [
+        f"the sites' shares of training rows with an event, which is {event_of(data)}, differ as where one of them "
+        f"codes it the other way round ({listing}); does this mean everywhere that it was seen?"
+    ]
+
+
+def event_of(data: Data) -> str:
+    """Return the condition that says an event, such as ``died == 1``."""
+    return f"{data.target_columns['target.event']} {data.positive or '== 1'}"
 
 
 def tell_no_events(sums: Mapping[str, np.ndarray]) -> list[str]:

@@ -16,6 +16,7 @@ from v6_algorithm.coordinator.preparation.event_times import (
     agree_on_times,
     check_times,
     needs_times,
+    tell_event_shares,
     tell_met,
     tell_no_events,
     tell_units,
@@ -31,7 +32,12 @@ from v6_algorithm.coordinator.preparation.notes.far_from_zero import tell_far
 from v6_algorithm.coordinator.preparation.notes.images import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.notes.leaks import tell_leaks, tell_unsearched
 from v6_algorithm.coordinator.preparation.notes.patients import tell_repeats, tell_shared_patients
-from v6_algorithm.coordinator.preparation.notes.value_ranges import tell_codes, tell_ranges, tell_target_sizes
+from v6_algorithm.coordinator.preparation.notes.value_ranges import (
+    tell_codes,
+    tell_event_codes,
+    tell_ranges,
+    tell_target_sizes,
+)
 from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.preparation.questions import Ask, gather, raise_data_errors
 from v6_algorithm.coordinator.preparation.schema_checks import (
@@ -140,8 +146,9 @@ def agree_on_columns(
         *tell_leaks(schemas, [*agreement.features, *agreement.categories]),
         *(tell_unsearched(schemas) if kind.tables else []),
         *tell_codes(schemas, agreement.features),
+        *tell_event_codes(experiment.data, schemas),
         *tell_units(schemas),
-        *tell_target_sizes(schemas),
+        *tell_target_sizes(schemas, experiment.data.target),
         *tell_repeats(schemas),
         *_tell_none_left_out(experiment, schemas),
         *tell_met(experiment, schemas),
@@ -282,6 +289,7 @@ def plan(ask: Ask, experiment: Experiment, agreement: Agreement, sites: Sequence
     if experiment.data.missing.kind not in ("error", "drop") and setup.image_shape is None:
         notes += tell_sparse(setup.features, moments, rows, hidden)
     notes += [*tell_far(experiment, setup.features, merged), *tell_no_events(setup.sums)]
+    notes += tell_event_shares(experiment, sums, rows)
     notes += [*_tell_hidden(hidden), *tell_copies(copies), *_tell_unsplit(experiment, by_fold, agreement.synthetic)]
     notes += [*tell_shares(rows, share), *loose, *of_knots, *of_imputation, *_tell_unknown(setup)]
     notes += _tell_dropped(experiment, agreement.rows, by_fold)

@@ -16,7 +16,7 @@ from v6_algorithm.data.description.table_columns import TableColumns
 from v6_algorithm.data.names import check_once, not_there
 from v6_algorithm.data.reading.texts import Texts, texts_of
 from v6_algorithm.data.rows import row_kind
-from v6_algorithm.data.rows.numbers import says_whose
+from v6_algorithm.data.rows.numbers import are_measured, looks_like_identifier, says_whose
 from v6_algorithm.data.sequences import holds_arrays
 from v6_algorithm.data.synthetic import synthetic_rows
 from v6_algorithm.data.targets import TargetColumn, coded, describe_targets, known_rows
@@ -102,6 +102,12 @@ def hints_of(frame: pd.DataFrame, kinds: dict[str, str], columns: TableColumns |
     hints: dict[str, str | None] = {}
     for name in (name for name in kinds if name not in plain):
         hints[name] = hint(frame[name], kinds[name], columns.texts_of(name))
+    hints |= {
+        name: "measured"
+        for name, kind in kinds.items()
+        if kind == "numeric" and hints.get(name) is None and looks_like_identifier(name)
+        if are_measured(name, columns.numbers_of(name))
+    }
     hints |= {
         name: "repeats"
         for name, kind in kinds.items()

@@ -84,6 +84,7 @@ _FEW_WORDS, _MOST_WORDS = 3, 0.5
 _MOST_UNITS = 4
 # So many numbers of either kind, and so different, show that some are written with a dot for thousands.
 _FEWEST_DOTTED, _DOTTED_APART = 3, 10.0
+_NEAR_THOUSAND = (800.0, 1.2)
 # Days that Excel counts, days such as 20240131, seconds and milliseconds from 1970; and names of columns of dates.
 _DATES_FROM = ((10_000, 60_000), (19_000_101, 21_001_231), (3e8, 3e9), (3e11, 3e12))
 # The same of 2000 to 2040, the calendar's of 1900 on; and so many rows and different days of a column of another name.
@@ -152,7 +153,7 @@ HINTS = {
         "if it means that nothing is known, name it in data.missing_values",
     ),
     "dots": (
-        "some numbers have three decimals each and are far smaller than the others, as where 1.234 is 1234",
+        "some numbers have up to three decimals and are far smaller than the others, as where 1.234 is 1234",
         'if they are thousands, data.thousands: "." with data.decimal: ","',
     ),
     "zeros": (
@@ -176,6 +177,7 @@ HINTS = {
         "says whose rows these are, by its name, and several are of one patient, which may be in training and test",
         "data.group: COLUMN keeps them together",
     ),
+    "measured": ("numbers with fractions, which identify nobody, whatever the column is called", ""),
     "infinite": ("infinite numbers, or such as float32 cannot hold, which count as empty", ""),
     **WORD_HINTS,
 }
@@ -277,18 +279,28 @@ def without_hint(numbers: np.ndarray) -> np.ndarray:
     Nothing of numbers that float32 holds, of which one has a fraction or comes twice; of others it has to look closer.
     """
     low, high = np.fmin.reduce(numbers, axis=0), np.fmax.reduce(numbers, axis=0)
-    # Of NaN it is True.
-    broken, empty = numbers != np.floor(numbers), np.isnan(numbers)
-    fractions = (broken & ~empty).any(axis=0) | empty.all(axis=0)
+    fractions = _with_fraction(numbers) | np.isnan(low)
     ordered = np.sort(numbers[:_ROWS_THAT_COUNT], axis=0)
     repeats = (ordered[1:] == ordered[:-1]).any(axis=0)
     coded = np.isin(low, BELOW_ZERO) | np.isin(high, CODES) | (high == NINE) | may_have_zeros(numbers, low, high)
-    dotted = fractions & (high < 1000) & (high >= 100) & ((~broken).sum(axis=0) >= _FEWEST_DOTTED)
+    dotted = fractions & (high < 1000) & (high >= 100)
+    some = numbers[:, dotted]
+    dotted[dotted] = (some == np.floor(some)).sum(axis=0) >= _FEWEST_DOTTED
     days = np.logical_or.reduce([(low >= start) & (high < end) for start, end in _DATES_FROM])
     large = np.maximum(np.abs(low), np.abs(high)) > FLOAT32_MAX
     plain: np.ndarray = (fractions | repeats) & ~large & ~coded & ~dotted & ~days
     plain &= ~may_have_two_units(numbers, low, high) & ~may_have_outlier(numbers, low, high)
     return plain
+
+
+def _with_fraction(numbers: np.ndarray) -> np.ndarray:
+    """Say of which columns, (columns,) bool of (rows, columns) float64, some number has a fraction; mostly the first."""
+    first, others = numbers[:_ROWS_THAT_COUNT], numbers[_ROWS_THAT_COUNT:]
+    found: np.ndarray = (first > np.floor(first)).any(axis=0)
+    if len(others) and not found.all():
+        some = others[:, ~found]
+        found[~found] = (some > np.floor(some)).any(axis=0)
+    return found
 
 
 def _one_form(rows: Mapping[str, int], patterns: Mapping[str, re.Pattern[str]], share: float = 1.0) -> str | None:
@@ -387,4 +399,9 @@ def _has_dots(known: np.ndarray) -> bool:
     # Of decimals that are written to some digits the third is 0 where the number is large.
     third = (thousandths % 10 != 0).mean()
     apart = float(np.median(np.abs(plain))) > _DOTTED_APART * float(np.median(np.abs(dotted)))
-    return bool(third >= _MOSTLY and np.median(np.abs(plain)) >= 100 and apart)
+    # Of thousands that end in 0 as well: they go on where the whole numbers end, at 1,000, of which 1 is one.
+    hundreds, thousands = plain[plain >= 10], known[known < 10]
+    tens = len(hundreds) + len(thousands) == len(known) and bool(
+        hundreds.max(initial=0) >= _NEAR_THOUSAND[0] and thousands.min() <= _NEAR_THOUSAND[1]
+    )
+    return bool((third >= _MOSTLY or tens) and np.median(np.abs(plain)) >= 100 and apart)

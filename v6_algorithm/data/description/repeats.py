@@ -70,7 +70,9 @@ def row_hashes(
     names = [
         name
         for name, kind in kinds.items()
-        if kind in ("numeric", "text") and hints.get(name) != "row numbers" and not looks_like_identifier(name)
+        if kind in ("numeric", "text")
+        and hints.get(name) != "row numbers"
+        and (hints.get(name) == "measured" or not looks_like_identifier(name))
     ]
     numeric = [name for name in names if kinds[name] == "numeric"]
     words = (([name], _words(columns, name)[:, None]) for name in names if kinds[name] == "text")

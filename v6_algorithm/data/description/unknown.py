@@ -26,10 +26,15 @@ _LAST_STAGE, _FEWEST_NINES = 4, 3
 NINE = 9.0
 # A lone -1 beside numbers such as 0 and 1 is one of them; beside an age it is none.
 _BEYOND_ONE = 10.0
+# Of counts, the largest share of rows that have answers below 0, and the most of these there are.
+_MOST_ANSWERS, _MOST_KINDS = 0.3, 3
 # Zeros are at most this share of a column whose other numbers are so many and so different, none near 0.
 _MOST_ZEROS, _FEWEST_OTHERS, _FEWEST_DIFFERENT, _NEAR_ZERO = 0.4, 20, 12, 0.2
 # Below so small a share of them others may be wrong.
 _LOWEST = 0.02
+# Beside letters of two sexes, or of yes and no, in several languages, these say it.
+_UNKNOWN_LETTERS = frozenset("uUxX?")
+_PAIRS = frozenset(map(frozenset, ("FM", "MV", "MW", "KM", "HM", "EK", "NY", "JN", "NS", "NO", "NT")))
 # Shorter ones may be the names of classes.
 _LONG_WORD = 6
 # Words by which hospitals and laboratories say so, and programs of other languages; none that may be a category.
@@ -60,7 +65,10 @@ def unknown_labels(labels: Sequence[int | float | str]) -> list[int | float | st
     found: list[int | float | str] = []
     for label in labels:
         if isinstance(label, str):
-            said = label.casefold() in {word.casefold() for word in WORDS if len(word) >= _LONG_WORD}
+            beside = frozenset(str(other).upper() for other in labels if other != label)
+            said = (label in _UNKNOWN_LETTERS and beside in _PAIRS) or label.casefold() in {
+                word.casefold() for word in WORDS if len(word) >= _LONG_WORD
+            }
         else:
             others = [number for number in numbers if number != label]
             far = bool(others) and min(others) >= 0 and label > 2 * max(others)
@@ -78,7 +86,7 @@ def known_word(cells: Collection[str]) -> str | None:
 
 def has_codes(known: np.ndarray) -> bool:
     """Say whether a column has codes for "not known": below 0 where no other is, or far above all others."""
-    if _has_nines(known):
+    if _has_nines(known) or _has_repeated_top(known) or _has_answers_below_zero(known):
         return True
     others = known[~np.isin(known, CODES) & ~np.isin(known, NEGATIVE_CODES)]
     if len(others) >= _ROWS_BESIDE_CODES and known.min() in _FAR_BELOW and others.min() < 0:
@@ -104,6 +112,30 @@ def _has_nines(known: np.ndarray) -> bool:
         return False
     only = np.isin(known, [*range(_LAST_STAGE + 1), 7, 8, 9]).all() and 9 in known
     return bool(only) and len(np.unique(stages)) > 1
+
+
+def _has_repeated_top(known: np.ndarray) -> bool:
+    """Say whether the largest number is a code, such as 99.9, in several rows, and far above all others."""
+    top = known.max()
+    others = known[known != top]
+    if top not in CODES or len(known) - len(others) < _FEWEST_NINES:
+        return False
+    if len(np.unique(others)) < _FEWEST_DIFFERENT:
+        return False
+    span = float(np.ptp(others))
+    return bool(others.min() >= 0 and span > 0 and top - others.max() > span)
+
+
+def _has_answers_below_zero(known: np.ndarray) -> bool:
+    """Say whether counts have answers such as -1 and -3 beside them, which are no counts: not all from -1 down."""
+    if (known != np.floor(known)).any() or known.max() < _BEYOND_ONE:
+        return False
+    answers, counts = known[known < 0], known[known >= 0]
+    held = np.unique(answers)
+    most = _MOST_ANSWERS * len(known)
+    if not 1 < len(held) <= _MOST_KINDS or len(answers) > most or len(np.unique(counts)) < _ROWS_BESIDE_CODES:
+        return False
+    return bool(np.isin(held, _SMALL_CODES).all() and np.ptp(held) >= len(held))
 
 
 def has_zeros(known: np.ndarray) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -17,6 +18,15 @@ _LONGEST = 20
 _ALIKE = str.maketrans(
     "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0456\u0458\u0455", "abekmhopctyxijs"
 )
+# Letters that Unicode does not take apart.
+_STROKES = str.maketrans("łøđıðħ", "lodidh")
+_MONTHS = (
+    "jan|feb|m[aä]r|mrz|mrt|mar[sz]|a[pvb]r|a[vb]ril?|ma[yijg]|mei|jui?[nl]|juin|juil|giu|lug|aug|ago|ao[uû]t?|se[pt]t?|"
+    "o[ckt]t|out|nov|d[eé][czs]|dic|gen|ene|styc|sty|lut|kwi|cze|lip|sie|wrz|pa[zź]|lis|gru"
+)
+# As Excel writes a cell such as 1-3 that it takes for a date.
+_EXCEL_DATE = re.compile(rf"\d{{1,2}}[-. /]({_MONTHS})\.?([-. /]\d{{2,4}})?|({_MONTHS})\.?[-. /]\d{{1,2}}", re.I)
+_RANGE = re.compile(r"\d{1,2}\s*[-/.\u2013]\s*\d{1,2}")
 _QUOTES = frozenset("\"'`\u00b4\u2018\u2019\u201c\u201d\u00ab\u00bb")
 
 
@@ -57,6 +67,12 @@ def spelled_differently(what: str, by_site: Mapping[str, Sequence[Label]], *, al
             f"{what}: sites write one code with and without zeros in front: {shown}; write it alike there, or say that "
             "they are different with data.different_labels: allow"
         ]
+    if marked := _but_for_marks(by_site):
+        shown = "; ".join(f"'{label}' and '{other}'" for label, other in marked[:_SHOWN])
+        return [
+            f"{what}: labels differ only in accents, or in how accents were read (data.encoding): {shown}; spell them "
+            "alike there, or say that they are different with data.different_labels: allow"
+        ]
     sets = {site: {folded(label) for label in labels} for site, labels in by_site.items()}
     several = {site: labels for site, labels in sets.items() if len(labels) > 1}
     # Thousands of sites have a few different sets.
@@ -71,6 +87,31 @@ def spelled_differently(what: str, by_site: Mapping[str, Sequence[Label]], *, al
             "or say that they are different with data.different_labels: allow"
         ]
     return []
+
+
+def _but_for_marks(by_site: Mapping[str, Sequence[Label]]) -> list[tuple[str, str]]:
+    """Return pairs of labels of which one is the other without its accents, or read in a wrong encoding."""
+    first: dict[str, str] = {}
+    pairs: dict[tuple[str, str], None] = {}
+    # Of thousands of sites the labels are the same.
+    for label in dict.fromkeys(one for labels in by_site.values() for one in labels):
+        if isinstance(label, str) and (other := first.setdefault(_unmarked(label), label)) != label:
+            pairs[other, label] = None
+    return list(pairs)
+
+
+def _unmarked(label: str) -> str:
+    """Return a label folded, without accents where letters a to z are left, and read as UTF-8 where it was not."""
+    for encoding in ("cp1252", "latin-1"):
+        try:
+            label = label.encode(encoding).decode("utf-8")
+            break
+        except UnicodeError:
+            continue
+    plain = str(folded(label))
+    letters = unicodedata.normalize("NFKD", plain.translate(_STROKES))
+    bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return bare if bare.isascii() else plain
 
 
 def check_written(labels: Iterable[Label], asked: Collection[Label], what: str, key: str) -> None:
@@ -96,6 +137,37 @@ def check_written(labels: Iterable[Label], asked: Collection[Label], what: str, 
             )
 
 
+def check_comparable(labels: Collection[Label], wanted: Label, what: str, key: str) -> None:
+    """Raise DataError where a number is asked for and a column holds only words, or a word and it holds only numbers.
+
+    No row would meet the condition, in silence; codes such as 3a, which are neither, may be rare.
+
+    Parameters
+    ----------
+    labels
+        Those of a column at one site.
+    wanted
+        What a condition compares it with.
+    what, key
+        The column, and where the condition stands, as messages name them.
+    """
+    words = [isinstance(label, str) for label in labels]
+    if not words:
+        return
+    if not isinstance(wanted, str) and all(words) and not any(map(_has_digit, labels)):
+        raise DataError(
+            f"{what} holds words, and {key} asks for the number {wanted}; ask for a word, or code it alike there"
+        )
+    if isinstance(wanted, str) and not any(words) and not _has_digit(wanted):
+        raise DataError(
+            f"{what} holds numbers, and {key} asks for '{wanted}'; ask for a number, or code it alike there"
+        )
+
+
+def _has_digit(label: Label) -> bool:
+    return any(letter.isdigit() for letter in str(label))
+
+
 def may_be_one(what: str, by_site: Mapping[str, Sequence[Label]]) -> list[str]:
     """Return a note where two sites each have a word that the other lacks, of few in all: M and V here, M and F there.
 
@@ -108,9 +180,16 @@ def may_be_one(what: str, by_site: Mapping[str, Sequence[Label]]) -> list[str]:
             f"{what}: some numbers stand there with zeros in front and without, such as 01 and 1: are they one "
             "label? They are learned as two"
         ]
+    texts = [label for label in every if isinstance(label, str)]
+    if any(map(_EXCEL_DATE.fullmatch, texts)) and any(map(_RANGE.fullmatch, texts)):
+        return [
+            f"{what}: dates such as 1-Mar stand beside ranges such as 1-3, of which Excel makes such dates: are they "
+            "one label? They are learned as two"
+        ]
     several = {site: frozenset(labels) for site, labels in by_site.items() if len(labels) > 1}
     words = frozenset(label for labels in several.values() for label in labels)
-    if len(words) > _FEW or not all(isinstance(label, str) for label in words):
+    # A lone number among words may be one of their letters: 0 and O.
+    if len(words) > _FEW or sum(not isinstance(label, str) for label in words) > 1:
         return []
     first: dict[frozenset[Label], str] = {}
     for site, labels in several.items():

@@ -26,6 +26,8 @@ _WORD = re.compile(r"[^\W\d_]")
 _LINES = 2
 _FEWEST_ROWS = 5
 _MOST_BELOW = 12
+# A row is the sum of all others in so many columns, to this precision, by no chance.
+_FEWEST_SUMS, _ROUNDED = 2, 1e-9
 # As databases draw a line below the header.
 _RULE = re.compile(r"[-=_+]+")
 
@@ -70,6 +72,11 @@ def check_margins(frame: pd.DataFrame, name: str) -> None:
             f"{name}: the last line holds a word such as total or mean in a column of numbers, so it is no row: take "
             "it out of the file"
         )
+    if _are_sums(frame):
+        raise DataError(
+            f"{name}: the last line holds the sums or means of the lines above, so it is no row: take it out of the "
+            "file"
+        )
     if _is_remark(frame.iloc[-1].tolist()) and any(
         isinstance(column[-1], str) and _are_numbers(column[:-1]) for column in cells.values()
     ):
@@ -77,6 +84,30 @@ def check_margins(frame: pd.DataFrame, name: str) -> None:
             f"{name}: the last line holds one cell, of words in a column of numbers, as a remark does: take it out of "
             "the file"
         )
+
+
+def _are_sums(frame: pd.DataFrame) -> bool:
+    """Say whether the last line has the sums, or the means, of all columns of numbers in which it is not blank."""
+    import numpy as np
+
+    ways, counted = [True, True], 0
+    for place, dtype in enumerate(frame.dtypes):
+        if dtype.kind not in "if":
+            continue
+        numbers = frame.iloc[:, place].to_numpy(dtype=np.float64)
+        last, above = numbers[-1], numbers[:-1][~np.isnan(numbers[:-1])]
+        # Of a column of zeros, or of one number, the sum or mean is as its rows are.
+        if np.isnan(last) or len(above) < _FEWEST_ROWS or np.ptp(above) == 0:
+            continue
+        found = (above.sum(), above.mean())
+        ways = [
+            way and bool(np.isclose(last, one, rtol=_ROUNDED, atol=0)) for way, one in zip(ways, found, strict=True)
+        ]
+        counted += 1
+        # Of most tables the first column shows it.
+        if not any(ways):
+            return False
+    return counted >= _FEWEST_SUMS
 
 
 def _totals_below(column: Sequence[Any]) -> int:

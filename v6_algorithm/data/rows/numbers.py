@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from v6_algorithm.data.description.hints import HINTS
-from v6_algorithm.data.names import bare_name, not_there
+from v6_algorithm.data.measurements import without_unit
+from v6_algorithm.data.names import not_there
 from v6_algorithm.data.preparation.setup import Setup
 from v6_algorithm.data.reading.cells import blurred, columns_at
 from v6_algorithm.data.rows.kind import Agreed, Array, RowKind, Schemas, listed
@@ -39,20 +40,31 @@ _IDENTIFIER = re.compile(
     r"redcap_(event_name|repeat_instrument|repeat_instance|data_access_group|survey_identifier)|"
     r"id[_ .-]?(patient|subject|case|record|visit)|"
     r"(num[eé]ro|n°|num|nr|no)[_ .-]?(de[_ .-])?(patient|dossier|s[eé]jour|visite|cas)|"
+    # Danish, Norwegian, Swedish, Finnish, Polish, Czech, Turkish, Brazilian, Italian, Japanese, Chinese, Korean ones.
+    r"(cpr|f[oø]dsels?|person|personal|identitets|journal)[ _.-]?(nr|no|nummer|number)|hetu|henkil[oö]tunnus|"
+    r"pesel|(numer|nr)[ _.-]?(pacjenta|historii([ _.-]?choroby)?|ksi[eę]gi)|l\.?p\.|rodn[eé][ _.-]?[cč][ií]slo|"
+    r"(hasta|dosya|protokol|tc[ _.-]?kimlik|kimlik)[ _.-]?(no|numaras[iı])|tckn|prontu[aá]rio|utente|cpf|curp|"
+    r"(n(umero|r|\.|°)?[ _.-]*)?nosologico|患者(番号|编号|id)|(住院|病历|病案|门诊|身份证)号码?|カルテ番号|症例番号|"
+    r"환자번호|등록번호|"
+    r"fin[ _.-]?(nbr|num|no)|(admission|chart|file|journal)[ _.-]?(id|nr|no|nbr|nummer|key)|"
     r"(subject|patient|participant|pat|record|sample|specimen|encounter|visit|case|row|person|study|hosp|hospital|nhs|"
     r"accession|barcode|medical[ _.-]?record|patienten?|fall|zaak|volg|lfd|dossier|opname|deelnemers?|"
     r"teilnehmer|probanden|episoden?|rij|regel|zeilen|proben|auftrags|versicherten|monster|client|bsn|zis|mrn)"
-    r"[ _.-]*(id|nr|no|num|number|nummer|key)|"
+    r"[ _.-]*(id|nr|no|num|nbr|number|nummer|key)|"
     # Where and how a person is reached.
     r"(tel|telephone|telefoon|telefon|phone|mobile|mobiel|mobil|fax|iban)([ _.-]*(nr|no|num|number|nummer))?|"
     r"postcode|pc[46]|postal[ _.-]?code|zip([ _.-]?code)?|plz|code[ _.-]?postal|"
-    r"(?-i:.*[a-z]UID)|rownames?|row[ _.-]?names?)[.#]?",
+    r"(?-i:.*[a-z](UID|ID|Id))|rownames?|row[ _.-]?names?)[.#]?",
     re.I,
 )
 
+# More than half of the values of a measurement have a fraction; of a column that is called as patients' numbers are
+# also behind the second decimal, for 12.1 may be patient 12's first visit.
+_MEASURED, _VISITS = 0.5, 100
 # Of identifiers, those of persons, and not of rows, samples, visits or places.
 _PERSON = re.compile(
     r"patient|pa[cz]ient|nhc|historia|expediente|pat(_|id|nr)|subj|participant|person|proband|teilnehmer|deelnemer|pseudonym|client|mrn|bsn|zis|ssn|"
+    r"hasta|kimlik|pesel|pacjent|cpr|f[oø]dsel|hetu|prontu|utente|curp|患者|住院|病历|カルテ|환자|"
     r"^(id|pid|ptid|eid|rid|seqn|ipp|nip|sid)$|record[ _.-]?id|study[ _.-]?id",
     re.I,
 )
@@ -108,7 +120,8 @@ class Numbers(RowKind):
             kinds = {site: schema["columns"].get(name) for site, schema in schemas.items()}
             hints = {site: str(schema.get("hints", {}).get(name, "")) for site, schema in schemas.items()}
             numeric = [site for site, kind in kinds.items() if kind == "numeric"]
-            if looks_like_identifier(name) and not (name.startswith("Unnamed: ") and not numeric):
+            identifies = looks_like_identifier(name) and "measured" not in hints.values()
+            if identifies and not (name.startswith("Unnamed: ") and not numeric):
                 left_out.identifiers.append(name)
             elif not numeric:
                 left_out.add(name, kinds, hints)
@@ -185,10 +198,10 @@ def _alike(names: Sequence[str]) -> str:
     alike = f"; {'; '.join(pairs)} are one name, spelled differently: spell it alike at all sites" if pairs else ""
     bare: dict[object, list[str]] = {}
     for same in written.values():
-        bare.setdefault(folded(bare_name(same[0])), []).append(same[0])
+        bare.setdefault(folded(without_unit(same[0])), []).append(same[0])
     units = [" and ".join(f"{name!a}" for name in same) for same in bare.values() if len(same) > 1]
     return alike + (
-        f"; {'; '.join(units)} differ in what stands in brackets: if they are in one unit, give them one name"
+        f"; {'; '.join(units)} differ in the unit that their names have: write them in one unit there, under one name"
         if units
         else ""
     )
@@ -206,6 +219,17 @@ def _plain_numbers(schemas: Collection[Mapping[str, Any]]) -> set[str]:
 def looks_like_identifier(name: str) -> bool:
     """Say whether a column's name tells that it says who, not what."""
     return _IDENTIFIER.fullmatch(name.strip()) is not None
+
+
+def are_measured(name: str, numbers: Array) -> bool:
+    """Say whether (rows,) numbers, NaN where a cell is empty, are measured, though their column is called a number."""
+    known = numbers[np.isfinite(numbers)]
+    if _PERSON.search(name) is not None or re.search(r"(?i)id$|nr$|no$|num(ber|mer)?$", name.strip()):
+        known = known * _VISITS
+        broken = np.abs(known - np.rint(known)) > 1e-6 * np.maximum(np.abs(known), 1.0)
+    else:
+        broken = known != np.floor(known)
+    return bool(len(known) and broken.mean() > _MEASURED)
 
 
 @lru_cache(_NAMES_KEPT)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 _LEAST = 1e-12
+_SHOWN = 12
 
 
 class TableProblem(Problem):
@@ -51,9 +52,11 @@ class TableProblem(Problem):
             if self.classification and self.classes != 2:
                 unknown = unknown_labels(self.setup.classes or [])
                 means = f"; {unknown[0]} may mean that nothing is known: data.missing_values" if unknown else ""
+                shown = ", ".join(map(str, (self.setup.classes or [])[:_SHOWN]))
+                more = ", …" if self.classes > _SHOWN else ""
                 raise ExperimentError(
-                    f"model glm: the target has {self.classes} classes, of all sites together; binomial needs two, see "
-                    f"data.positive{means}"
+                    f"model glm: column '{self.experiment.data.target}' (data.target) has {self.classes} classes, of "
+                    f"all sites together: {shown}{more}; binomial needs two, see data.positive{means}"
                 )
             offset = None
             if model.offset is not None:

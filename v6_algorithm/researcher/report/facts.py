@@ -27,6 +27,7 @@ def facts(result: dict[str, Any]) -> dict[str, str]:
         "Images": f"{' x '.join(shape[1:])}, channels: {shape[0]}" if shape else "",
         "Classes": ", ".join(classes[:12]) + (" …" if classes[12:] else ""),
         "Metrics of one class": reading.positive_class(result, ["auroc"]),
+        "Event": reading.event_of(result).removeprefix("event: "),
         "Model": network_of(result),
         "Strategy": kind_of(experiment.get("strategy")),
         "Split": kind_of(experiment.get("split")),

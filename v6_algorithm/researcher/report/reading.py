@@ -297,6 +297,14 @@ def positive_class(result: dict[str, Any], metrics: Iterable[str]) -> str:
     return f"positive: {named}" if named else ""
 
 
+def event_of(result: dict[str, Any]) -> str:
+    """Return which rows have survival's event, such as "event: died == 1"; empty of other problems."""
+    data = mapping(result, "experiment", "data")
+    target = data.get("target")
+    column = target.get("event") if isinstance(target, dict) else None
+    return f"event: {column} {data.get('positive') or '== 1'}" if column else ""
+
+
 def class_of_one(result: dict[str, Any]) -> str:
     """Return the class of two that metrics of one class are of, or the condition on the target; else an empty text."""
     classes = sequence(mapping(result, "preparation"), "classes")

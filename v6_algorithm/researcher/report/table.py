@@ -13,6 +13,7 @@ from v6_algorithm.researcher.report.reading import (
     central_rows,
     columns,
     evaluated,
+    event_of,
     label,
     main_part,
     mapping,
@@ -56,7 +57,7 @@ def closing_table(result: dict[str, Any], width: int = WIDTH) -> Table:
     # Text, not str: a site's name is shown as it is, never read as rich markup.
     lost, taking_part = sites_not_in(result), len(mapping(result, "sites"))
     without = f", {taking_part} of {taking_part + len(lost)} sites, without {', '.join(lost)}" if lost else ""
-    of_class = f"; {named}" if (named := positive_class(result, metrics)) else ""
+    of_class = f"; {named}" if (named := positive_class(result, metrics) or event_of(result)) else ""
     table = Table(title=Text(f"{title(result)}: {part}{without}{of_class}"), caption=caption)
     table.add_column("site", overflow="fold")
     table.add_column("n", justify="right")

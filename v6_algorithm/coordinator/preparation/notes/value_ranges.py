@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from v6_algorithm.coordinator.preparation.event_times import OTHER_UNIT
-from v6_algorithm.data.description.describe import MOST_CODES
+from v6_algorithm.data.description.describe import MOST_CODES, MOST_HINTED
+from v6_algorithm.data.measurements import Measurement, measurement_of
 from v6_algorithm.data.preparation.statistics import Moments
 from v6_algorithm.data.rows.kind import listed
 from v6_algorithm.errors import WireError
+from v6_algorithm.experiment import Data
 
 # Hospitals' patients differ, but hardly by so many standard deviations; nor by such a factor, where the spread differs
 # by about as much. Glucose in mg/dL is 18-fold that in mmol/L, and 3 of its standard deviations away.
@@ -22,6 +24,12 @@ _APART, _FACTOR, _ALIKE, _WIDEST = 3.0, 4.0, 2.5, 1.0
 # Pounds in a kilogram, centimetres in an inch: mean and spread differ by these.
 _KNOWN, _NEAR, _NEAR_SPREAD, _KNOWN_APART = (2.2046, 2.54), 0.05, 0.25, 1.5
 _FACTOR_MIXED = 10.0
+# Of a column that is called as a measurement of two units (`data.measurements`): how far sites' means may be from the
+# ratio of these units, by that ratio, and how unlike their relative spread. A unit changes no relative spread; children
+# weigh half of what adults do, and spread more.
+_NEAR_NAMED = ((2.3, 1.2, 1.5), (4.0, 1.3, 1.6), (20.0, 1.5, 2.0), (np.inf, 2.2, 3.0))
+_NEAR_MEANS = 1.35
+_LEAST_NAMED = 1.3
 # Values around 0, such as of an ECG, have means that tell nothing: what differs with their unit is their spread.
 _AROUND_ZERO, _FACTOR_SPREAD = 0.5, 30.0
 _FEWEST = 10
@@ -44,17 +52,26 @@ def tell_ranges(features: Sequence[str], moments: Mapping[str, Moments]) -> list
     deviation = np.stack([of_site.deviation[0] for of_site in moments.values()])
     seen = (count >= _FEWEST) & (deviation > 1e-9 * np.abs(mean))
     notes = []
-    for place in np.flatnonzero(_may_be_apart(mean, deviation, seen)).tolist():
+    may_be_apart, may_be_units = _may_be_apart(mean, deviation, seen), _may_be_units(features, mean, seen)
+    for place in np.flatnonzero(may_be_apart | may_be_units).tolist():
         ranked = sorted(np.flatnonzero(seen[:, place]).tolist(), key=lambda site: mean[site, place])
+        known = measurement_of(features[place]) if may_be_units[place] else None
+        as_units = ""
+        if known is not None and _in_its_units(known, mean[ranked, place], deviation[ranked, place]):
+            as_units = f"as those in {known.units[0]} and in {known.units[1]} do"
         lowest, highest = ranked[0], ranked[-1]
-        apart = _differ(*mean[[lowest, highest], place].tolist(), *deviation[[lowest, highest], place].tolist())
-        if not apart and not _spread_apart(mean[ranked, place], deviation[ranked, place]):
+        apart = may_be_apart[place] and (
+            _differ(*mean[[lowest, highest], place].tolist(), *deviation[[lowest, highest], place].tolist())
+            or _spread_apart(mean[ranked, place], deviation[ranked, place])
+        )
+        if not apart and not as_units:
             continue
+        how = f"lie far apart{', ' if as_units else ''}{as_units}" if apart else f"differ {as_units}"
         shown = ranked if len(ranked) <= _SHOWN_SITES else [*ranked[: _SHOWN_SITES // 2], *ranked[-_SHOWN_SITES // 2 :]]
         listing = ", ".join(f"{sites[site]} {mean[site, place]:.3g} ± {deviation[site, place]:.3g}" for site in shown)
         notes.append(
-            f"column '{features[place]}': the sites' values lie far apart (mean ± standard deviation: {listing}); are "
-            "they in one unit? Convert them there, or leave the column out with data.exclude"
+            f"column '{features[place]}': the sites' values {how} (mean ± standard deviation: {listing}); are they in "
+            "one unit? Convert them there, or leave the column out with data.exclude"
         )
     return notes
 
@@ -71,6 +88,28 @@ def _may_be_apart(means: np.ndarray, deviations: np.ndarray, seen: np.ndarray) -
         apart = (high - low > _APART * least * (1 - _ROUNDING)) | ((low > 0) & (high >= factor * low * (1 - _ROUNDING)))
     may: np.ndarray = several & (apart | (most >= _FACTOR_SPREAD * least * (1 - _ROUNDING)))
     return may
+
+
+def _may_be_units(features: Sequence[str], means: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Say which columns, (columns,) bool, may be in the two units of what they are called; none of a table of genes."""
+    low, high = np.where(seen, means, np.inf).min(axis=0), np.where(seen, means, -np.inf).max(axis=0)
+    may: np.ndarray = (seen.sum(axis=0) > 1) & (low > 0) & (high >= _LEAST_NAMED * low)
+    return may if len(features) <= MOST_HINTED else np.zeros_like(may)
+
+
+def _in_its_units(known: Measurement, means: np.ndarray, deviations: np.ndarray) -> bool:
+    """Say whether any of the ascending (sites,) means differs from the lowest or highest as the two units do."""
+    spread = deviations / means
+    near, alike = next((near, alike) for below, near, alike in _NEAR_NAMED if known.ratio < below)
+    if known.means is not None:
+        (low, high), (larger, largest) = known.means
+        near = _NEAR_MEANS if low < means[0] < high and larger < means[-1] < largest else near
+    for end in (0, -1):
+        off = np.maximum(means / means[end], means[end] / means) / known.ratio
+        unlike = np.maximum(spread / spread[end], spread[end] / spread)
+        if ((off < near) & (off > 1 / near) & (unlike < alike)).any():
+            return True
+    return False
 
 
 def _differ(low: float, high: float, low_deviation: float, high_deviation: float) -> bool:
@@ -97,15 +136,23 @@ def _spread_apart(means: np.ndarray, deviations: np.ndarray) -> bool:
     return len(spreads) > 1 and bool(spreads.max() >= _FACTOR_SPREAD * spreads.min())
 
 
-def tell_target_sizes(schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say so where the sites' targets differ so much in size that they are most likely in other units."""
+def tell_target_sizes(schemas: Mapping[str, Mapping[str, Any]], name: object = None) -> list[str]:
+    """Say so where the sites' targets differ so much in size that they are most likely in other units.
+
+    With the `name` of the target's column also where they differ as the units of what it is called.
+    """
     sizes = {site: 2.0 ** schema["target_size"][1] for site, schema in schemas.items() if "target_size" in schema}
-    if len(sizes) < 2 or max(sizes.values()) < OTHER_UNIT * min(sizes.values()):
+    if len(sizes) < 2:
         return []
     ranked = sorted(sizes, key=lambda site: sizes[site])
+    known = measurement_of(name) if isinstance(name, str) else None
+    means = np.array([sizes[site] for site in ranked])
+    as_units = known is not None and _in_its_units(known, means, means)
+    if means[-1] < OTHER_UNIT * means[0] and not as_units:
+        return []
     listing = ", ".join(f"{site} {sizes[site]:.3g}" for site in ranked[:_SHOWN_SITES])
     return [
-        f"data.target: the sites' targets differ {sizes[ranked[-1]] / sizes[ranked[0]]:.0f}-fold in size (geometric "
+        f"data.target: the sites' targets differ {means[-1] / means[0]:.2g}-fold in size (geometric "
         f"means: {listing}); are they in one unit?"
     ]
 
@@ -118,6 +165,24 @@ def check_codes(codes: Any, columns: Collection[str]) -> None:
         whole = isinstance(held, (list, tuple)) and all(type(code) is int for code in held)
         if not whole or not 2 <= len(held) <= MOST_CODES or list(held) != sorted(set(held)):
             raise WireError(f"codes of a column must be 2 to {MOST_CODES} whole numbers, ascending")
+
+
+def tell_event_codes(data: Data, schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Name the codes of survival's event column where they differ between sites: 1 is an event here, and none there."""
+    column = data.target_columns.get("target.event")
+    by_codes: dict[tuple[int, ...], list[str]] = {}
+    for site, schema in schemas.items():
+        if column in schema.get("codes", {}):
+            by_codes.setdefault(tuple(schema["codes"][column]), []).append(site)
+    if len(by_codes) < 2 or data.positive is None:
+        return []
+    listing = "; ".join(
+        f"{' and '.join(map(str, codes))} at {listed(sites)}" for codes, sites in sorted(by_codes.items())
+    )
+    return [
+        f"column '{column}' (data.target.event) holds {listing}: does data.positive '{data.positive}' mean at all of "
+        "these that the event was seen?"
+    ]
 
 
 def tell_codes(schemas: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> list[str]:
