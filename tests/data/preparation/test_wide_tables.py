@@ -39,10 +39,9 @@ def test_columns_of_numbers_at_all_sites_are_not_asked_about_site_by_site():
         site: {"columns": of_site, "hints": {}, "labels": ["no", "yes"], "categories": {}}
         for site, of_site in columns.items()
     }
-    kind_asked = agree(Data(target="y"), schemas, classification=True)
-    assert kind_asked.features == GENES
-    asked_often = {name for name in columns["a"].names if columns["a"].names.count(name) > 4}
-    assert asked_often <= {"gene 7", "patient_id"}
+    assert agree(Data(target="y"), schemas, classification=True).features == GENES
+    asked = columns["a"].names
+    assert asked.count("gene 7") > asked.count("gene 8")
 
 
 @pytest.mark.parametrize("with_range", [False, True])

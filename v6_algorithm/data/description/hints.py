@@ -294,7 +294,8 @@ def without_hint(numbers: np.ndarray) -> np.ndarray:
 
 
 def _with_fraction(numbers: np.ndarray) -> np.ndarray:
-    """Say of which columns, (columns,) bool of (rows, columns) float64, some number has a fraction; mostly the first."""
+    """Say of which columns, (columns,) bool of (rows, columns) float64, some number has a fraction."""
+    # Mostly one of the first has.
     first, others = numbers[:_ROWS_THAT_COUNT], numbers[_ROWS_THAT_COUNT:]
     found: np.ndarray = (first > np.floor(first)).any(axis=0)
     if len(others) and not found.all():
