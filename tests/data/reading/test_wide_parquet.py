@@ -83,3 +83,16 @@ def test_next_columns_of_a_wide_parquet_file_are_read_while_the_former_are_looke
     pd.testing.assert_frame_equal(TableSource(str(tmp_path / "table.parquet")).read(exact=set()), written)
     names = written.columns.tolist()
     assert readers == [(names[:4], True), (names[4:8], False), (names[8:], False)]
+
+
+def test_long_columns_of_a_parquet_file_are_not_copied(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "_ROWS_OF_LONG", 20)
+    written = pd.DataFrame(GENERATOR.standard_normal((20, 3)).astype("float32"), columns=list("abc"))
+    written.insert(1, "word", ["yes", "no"] * 10)
+    written.to_parquet(tmp_path / "table.parquet")
+    tables, read = [], pq.ParquetFile.read
+    monkeypatch.setattr(pq.ParquetFile, "read", lambda *given, **more: tables.append(read(*given, **more)) or tables[-1])
+    frame = TableSource(str(tmp_path / "table.parquet")).read()
+    pd.testing.assert_frame_equal(frame, written)
+    for name in "abc":
+        assert np.shares_memory(frame[name].to_numpy(), tables[0][name].chunk(0).to_numpy())

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _BLOCK = 512
 # Cells from which on threads take less time than waking them does.
 _CELLS_FOR_THREADS = 100_000
+# Columns as long as these, and so few of them, stay where Arrow has put them: one array of them all would be a copy.
+_ROWS_OF_LONG, _MOST_LONG = 10_000, 64
 
 
 def read_parquet(
@@ -102,8 +104,9 @@ class _Blocks:
 
         if not len(self._numbers) or any(kind != pa.float32() for kind in table.schema.types):
             self._close()
+            long = len(table) >= _ROWS_OF_LONG and table.num_columns <= _MOST_LONG
             # Threads are woken for each of many columns, and copying one takes less than that.
-            self._frames.append(table.to_pandas(use_threads=False))
+            self._frames.append(table.to_pandas(use_threads=False, split_blocks=long))
             return
         place = self._before + len(self._names)
         for row, column in enumerate(table.columns, place):
