@@ -51,7 +51,7 @@ def test_a_wrong_key_or_value_is_named_with_what_is_allowed(tmp_path, changes, p
         ("rounds", "--set rounds: must be key.path=value, such as training.optimizer.lr=0.01"),
         ("=3", "--set =3: must be key.path=value"),
         ("rounds=[1", "--set rounds=[1: the value is not valid YAML"),
-        ("rounds=many", "rounds: must be a valid integer"),
+        ("rounds=many", "rounds: must be a whole number"),
         ("training.optimizer.lrr=1", "training.optimizer: unknown option 'lrr' (did you mean 'lr'?) of Adam; allowed:"),
         ("trainin.batch_size=4", "unknown key 'trainin' (did you mean 'training'?)"),
     ],
@@ -72,9 +72,9 @@ def test_a_list_is_no_experiment(tmp_path):
     explained(command("run", file), WRONG_EXPERIMENT, "experiment.yaml: must be a mapping of keys to values")
 
 
-@pytest.mark.parametrize("name", ["nowhere.yaml", "."])
-def test_an_experiment_file_that_cannot_be_read_is_named(tmp_path, name):
-    explained(command("run", tmp_path / name), WRONG_EXPERIMENT, f"{tmp_path / name}: cannot be read: ")
+@pytest.mark.parametrize(("name", "why"), [("nowhere.yaml", "cannot be read: "), (".", "is a folder; ")])
+def test_an_experiment_file_that_cannot_be_read_is_named(tmp_path, name, why):
+    explained(command("run", tmp_path / name), WRONG_EXPERIMENT, f"{tmp_path / name}: {why}")
 
 
 def test_an_unknown_engine_is_named_with_the_known_ones(tmp_path):

@@ -83,12 +83,15 @@ class DataError(SiteError):
     """The site's data do not fit the experiment."""
 
     kind = "data"
+    # At the desk, where a file of the researcher's is read.
+    exit_code = 2
 
 
 class PolicyError(SiteError):
     """The node's owner does not allow this request."""
 
     kind = "refused"
+    exit_code = 2
 
 
 class Terminated(KeyboardInterrupt):

@@ -74,6 +74,14 @@ def test_leaving_a_site_out_is_training_without_it(spied, tables, make_experimen
     assert all(torch.equal(models[f"fold-1/{name}"], own) for name, own in wire.unpack(alone["parameters"]).items())
 
 
+def test_each_of_many_sites_is_tested_in_turn(run_locally, tables, make_experiment):
+    frame = pd.concat([table.read() for table in tables.values()] * 2, ignore_index=True)
+    sites = {f"site{number}": TableSource(frame=frame.iloc[number::9].reset_index(drop=True)) for number in range(9)}
+    result = run_locally(make_experiment(split=LEAVE_OUT, rounds=1), sites)
+    assert (result["status"], len(result["folds"])) == ("completed", 9), result["stopped_because"]
+    assert result["metrics"]["test"]["pooled"]["n"] == len(frame)
+
+
 def test_a_centralised_run_leaves_out_hospitals_too(run_locally, tables, make_experiment):
     results = [
         run_locally(make_experiment(split=LEAVE_OUT, mode=mode), tables) for mode in ("federated", "centralised")

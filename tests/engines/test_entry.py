@@ -296,6 +296,16 @@ def test_a_site_logs_what_it_answered(node, capsys):
     assert capsys.readouterr().out == "prepare round 0: ok\n"
 
 
+@pytest.mark.parametrize("strategy", ["agnostic", {"kind": "agnostic", "lr": 0.1}])
+def test_a_site_logs_that_one_site_may_carry_all_weight(node, capsys, strategy):
+    asked = request()
+    asked["experiment"] = {**asked["experiment"], "strategy": strategy}
+    v6_algorithm.RPC_prepare(request=asked)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "prepare round 0: ok"
+    assert second.startswith("strategy agnostic weighs sites by how bad the model is there: one may come to carry all")
+
+
 def test_only_the_database_that_was_asked_for_is_read(node):
     reply = v6_algorithm.RPC_prepare(request=request())
     assert reply["members"]["berlin"]["rows"] == 36

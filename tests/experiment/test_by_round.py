@@ -39,7 +39,7 @@ def test_a_schedule_survives_json_in_any_order():
         ({"first": 1}, "whole numbers from 1"),
         (0, "training.local_epochs: must be greater than or equal to 1"),
         (True, "local_epochs: true and false are not allowed here"),
-        ("many", "training.local_epochs: must be a valid integer"),
+        ("many", "training.local_epochs: must be a whole number"),
     ],
 )
 def test_what_is_no_schedule_is_refused_with_its_key(given, message):

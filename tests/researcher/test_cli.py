@@ -290,7 +290,7 @@ def test_validate_without_sites_checks_the_experiment_alone(here):
 def test_validate_takes_overrides(here):
     result = command("validate", write(here), "--set", "rounds=none")
     assert result.exit_code == 2
-    assert "rounds: must be a valid integer" in result.output
+    assert "rounds: must be a whole number" in result.output
 
 
 # -- on a terminal -------------------------------------------------------------------------------------------------

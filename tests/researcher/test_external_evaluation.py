@@ -351,7 +351,7 @@ def test_evaluate_tells_groups_that_it_is_asked_for(here):
     ("arguments", "message"),
     [
         (["out", "--data", "nobody.csv"], "--data: there is no file nobody.csv"),
-        (["nowhere", "--data", "mine.csv"], "nowhere: there is no file or folder nowhere"),
+        (["nowhere", "--data", "mine.csv"], "nowhere: there is no such file or folder"),
         (
             ["out", "--data", "mine.csv", "--subgroup", "age"],
             "--data: column 'age' (evaluation.subgroups) is not there",

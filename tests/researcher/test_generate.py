@@ -60,6 +60,15 @@ def test_images_and_a_table_of_them_are_written(run, tmp_path):
     assert "wrote 70 images: 35 cross, 35 disc, and generated.csv" in shown.replace("\n", " ")
 
 
+def test_metrics_of_one_class_are_not_spoken_of_where_none_is_measured(run):
+    from v6_algorithm.researcher.report.facts import facts
+
+    result = json.loads((run / "result.json").read_text())
+    assert len(result["preparation"]["classes"]) == 2
+    assert not [note for note in result["notes"] if "are of class" in note]
+    assert "Metrics of one class" not in facts(result)
+
+
 def test_without_a_class_they_are_as_often_as_in_training(folder, run):
     maker = read_generator(run)
     assert maker.shares == [0.5, 0.5]
@@ -114,7 +123,7 @@ def test_images_do_not_take_the_place_of_others(run, tmp_path):
 
 
 def test_what_is_no_generator_is_refused(folder, run, tmp_path):
-    assert "cannot be read" in refused(tmp_path)
+    assert "is a folder without model.safetensors" in refused(tmp_path)
     assert "must be a .safetensors file" in refused(folder / "e.yaml")
     (tmp_path / "model.safetensors").write_bytes(b"nothing of the kind")
     assert "not valid base64 safetensors" in refused(tmp_path)

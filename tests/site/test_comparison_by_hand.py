@@ -203,3 +203,18 @@ def test_sets_of_a_table_are_its_rows_labels_values_and_groups():
     assert sets["the rows"] == sets["column 'a'"] == [3, 5, 7, 9, 11]
     assert sets["column 'b'"] == [5, 9, 11]
     assert [rows for name, rows in sets.items() if "group of" in name] == [[3, 9], [5, 7]]
+
+
+def test_placements_may_fill_all_bins_and_no_more(monkeypatch):
+    monkeypatch.setattr("v6_algorithm.learning.metrics.histogram.FINE_BINS", 4)
+
+    def packed(bins):
+        placed = {"negatives": np.arange(bins), "below": np.linspace(0.2, 1, bins)}
+        placed |= {"positives": np.arange(bins), "reached": np.linspace(0.2, 1, bins)}
+        return pack_arrays(
+            {f"{model}_{name}": array for model in ("first", "second") for name, array in placed.items()}
+        )
+
+    assert [len(model["negatives"]) for model in comparison._check_placements(packed(4))] == [4, 4]
+    with pytest.raises(WireError, match="rising bins"):
+        comparison._check_placements(packed(5))

@@ -314,9 +314,22 @@ def test_a_table_has_enough_rows_and_enough_of_patients():
 )
 def test_a_request_names_each_fold_eight_times_at_most(split, folds):
     given = experiment(**({"split": split} if split else {}))
-    bounds.check_folds(Policy(), given, [{}] * (8 * folds))
+    bounds.check_folds(Policy(), given, {"folds": [{}] * (8 * folds)})
     with pytest.raises(PolicyError, match=f"an experiment of {folds} needs at most {8 * folds}"):
-        bounds.check_folds(Policy(), given, [{}] * (8 * folds + 1))
+        bounds.check_folds(Policy(), given, {"folds": [{}] * (8 * folds + 1)})
+
+
+def test_hospitals_tested_in_turn_are_folds():
+    given = experiment(split={"kind": "leave_one_site_out"})
+    setup = {"hospitals": [f"site{number}" for number in range(9)]}
+    bounds.check_folds(Policy(maximum_folds=9), given, {"setup": setup, "folds": [{}] * 72})
+    with pytest.raises(PolicyError, match="an experiment of 9 needs at most 72"):
+        bounds.check_folds(Policy(), given, {"setup": setup, "folds": [{}] * 73})
+    with pytest.raises(PolicyError, match=r"setup\.hospitals.*: 9 is over this node's bound of 8"):
+        bounds.check_folds(Policy(maximum_folds=8), given, {"setup": setup})
+    # Another split's folds are its own, whatever hospitals a request names.
+    with pytest.raises(PolicyError, match="an experiment of 1 needs at most 8"):
+        bounds.check_folds(Policy(), experiment(), {"setup": setup, "folds": [{}] * 9})
 
 
 def test_imputed_tables_are_folds():

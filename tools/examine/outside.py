@@ -14,7 +14,7 @@ def main() -> None:
     """Try all inputs, or some, and print the count by kind; then what is not right."""
     parser = argparse.ArgumentParser(prog="python -m tools.examine.outside", description=main.__doc__)
     parser.add_argument("--only", default="", help="kinds, such as B3 or B, or a part of a name, parted by commas")
-    parser.add_argument("--sample", default="", help="first, second; all if absent")
+    parser.add_argument("--sample", default="", help="first, second, third; all if absent")
     parser.add_argument("--list", action="store_true", help="print the inputs and try none")
     parser.add_argument("--all", action="store_true", help="print what came of each input")
     options = parser.parse_args()

@@ -234,6 +234,8 @@ class TableSource:
             raise DataError(f"reading {kind} needs the package {package}: pip install {package}{other}") from None
         except DataError:
             raise
+        except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
+            raise DataError(f"{name} cannot be read: {error.strerror}") from None
         except Exception as error:  # a parser's own message may quote the data
             why = begins_as(self.uri, kind) or f" ({type(error).__name__})"
             raise DataError(f"{name} cannot be read as {kind}{why}") from None

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 _RUN_FOLDER = re.compile(r"task-\d{9,}")
 # Bytes in a server's database that a round may leave without a word.
 _LEAST_SPACE, _MUCH_SPACE = 5e6, 50e6
+# For the node's owner, in its log.
+_AGNOSTIC = (
+    "strategy agnostic weighs sites by how bad the model is there: one may come to carry all weight, and the model to "
+    "be of its rows"
+)
 
 
 def run_master(
@@ -233,7 +238,16 @@ def run_site(
     if mock_data is None and not quiet:
         outcome = "ok" if reply["status"] == "ok" else f"{reply['kind']}: {reply['message']}"
         print(f"{method} round {reply['round']}: {outcome}{f' ({note})' if note else ''}", flush=True)
+        if method == "prepare" and request.get("step") == "schema" and _weighs_by_loss(request):
+            print(_AGNOSTIC, flush=True)
     return reply
+
+
+def _weighs_by_loss(request: Mapping[str, Any]) -> bool:
+    """Say whether a request is of strategy agnostic."""
+    experiment = request.get("experiment")
+    strategy = experiment.get("strategy") if isinstance(experiment, Mapping) else None
+    return strategy == "agnostic" or (isinstance(strategy, Mapping) and strategy.get("kind") == "agnostic")
 
 
 def _folder_of_node() -> Path | None:

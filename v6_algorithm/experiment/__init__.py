@@ -289,6 +289,14 @@ def parse_partition(content: dict[str, Any]) -> Any:
         raise ExperimentError("\n".join(explain(item) for item in error.errors())) from None
 
 
+# What pydantic says of a text where a number is expected.
+_NO_NUMBER = {
+    "int_parsing": "must be a whole number", "int_from_float": "must be a whole number",
+    "int_type": "must be a whole number", "float_parsing": "must be a number", "float_type": "must be a number",
+    "bool_parsing": "must be true or false", "bool_type": "must be true or false", "string_type": "must be text",
+}  # fmt: skip
+
+
 def explain(error: Any) -> str:
     """Say what one of pydantic's errors means: key, what is wrong, the value given and what is allowed."""
     # Union branches show up in pydantic's locations as class or tag names; a researcher never wrote those.
@@ -318,6 +326,8 @@ def explain(error: Any) -> str:
         return f"{path}.kind: unknown value '{error['ctx']['tag']}'{hint}; allowed: {tags}"
     if error["type"] == "union_tag_not_found":
         return f"{path}: `kind` is required"
+    if error["type"] in _NO_NUMBER:
+        message = _NO_NUMBER[error["type"]]
     given = repr(error["input"])
     given = f" (given: {given})" if len(given) <= 80 and error["type"] != "refused" else ""
     if error["type"] == "refused" and isinstance(error["input"], (str, int, float)):

@@ -15,6 +15,7 @@ from v6_algorithm.errors import ExperimentError
 # Of an experiment file: sections in sections, and anchors that a long list of sites may share.
 _DEEPEST, _MOST_ALIASES = 30, 100
 # Of what a file or a task says: a column for each of half a million probes, an SQL query of some pages.
+_MOST_NAMED = 5
 _MOST_PARTS, _LONGEST_TEXT, _LARGEST_FILE = 2_000_000, 100_000, 20_000_000
 
 
@@ -92,12 +93,15 @@ def read_file(path: Path, overrides: list[str] | None = None) -> Any:
     try:
         content = _parse(path.read_text(encoding="utf-8"))
     except OSError as error:
-        beside = [other.name for other in path.parent.glob("*.y*ml")] if isinstance(error, FileNotFoundError) else []
-        close = difflib.get_close_matches(path.name, beside, n=1)
-        hint = f" (did you mean '{path.with_name(close[0])}'?)" if close else ""
+        if path.is_dir():
+            inside = sorted(other.name for other in path.glob("*.y*ml"))[:_MOST_NAMED]
+            there = f", such as {', '.join(inside)} in it" if inside else ""
+            raise ExperimentError(f"{path}: is a folder; give a YAML file{there}") from None
+        hint = meant(path, "*.y*ml") if isinstance(error, FileNotFoundError) else ""
         raise ExperimentError(f"{path}: cannot be read: {error.strerror}{hint}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
-        raise ExperimentError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+        why = " ".join(str(error).replace(' in "<unicode string>"', "").split()).replace(" ,", ",")
+        raise ExperimentError(f"{path}: is not valid YAML: {why}") from None
     apply_overrides(content, overrides or [])
     return content
 
@@ -178,3 +182,16 @@ def put(content: dict[str, Any], path: str, value: Any) -> None:
         content[parent] = below if isinstance(below, dict) else {} if below is None else {short: below}
         content = content[parent]
     content[last] = value
+
+
+def meant(path: Path, pattern: str = "*") -> str:
+    """Return `` (did you mean 'FILE'?)`` for the file or folder beside a path that its name is like, or an empty text.
+
+    For files of whoever is told: a hospital's are not named to others.
+    """
+    try:
+        beside = [other.name for other in path.parent.glob(pattern)]
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.75)
+    return f" (did you mean '{path.with_name(close[0])}'?)" if close else ""

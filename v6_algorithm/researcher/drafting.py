@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from v6_algorithm.data.names import named
 from v6_algorithm.data.rows.numbers import looks_like_identifier
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment.reading import value_to_yaml
@@ -103,7 +104,8 @@ def draft(
     for option, name in (("--target", chosen), ("--duration", duration)):
         if name is not None and name not in common:
             lacking = [site for site, table in tables.items() if name not in table.columns]
-            raise ExperimentError(f"{option} {name}: is not in the table of {', '.join(lacking)}")
+            there = named([str(name) for name in tables[lacking[0]].columns])
+            raise ExperimentError(f"{option} {name}: is not in the table of {', '.join(lacking)}; {there}")
     drafted = Draft(dict(paths), chosen, "survival" if duration else "", duration)
     drafted.rows = min(len(table) for table in tables.values())
     if target is None:

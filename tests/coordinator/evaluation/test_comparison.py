@@ -14,7 +14,7 @@ from spying import Spy
 import v6_algorithm.api as v6
 from v6_algorithm.coordinator.evaluation.comparison import check_paired
 from v6_algorithm.coordinator.evaluation.model_test import experiment_of_comparison, two_models
-from v6_algorithm.coordinator.evaluation.resampling import resampled
+from v6_algorithm.coordinator.evaluation.resampling import _summary, resampled
 from v6_algorithm.coordinator.evaluation.returned_model import ReturnedModel
 from v6_algorithm.coordinator.master import run as run_master
 from v6_algorithm.engines.simulation.simulate import local_federation, own_policy
@@ -197,3 +197,10 @@ def test_a_node_tells_sums_at_other_placements_no_second_time(models):
     order.admit("evaluate", request("first"))
     with pytest.raises(PolicyError, match="placements"):
         order.admit("evaluate", request("second"))
+
+
+def test_the_bootstraps_p_counts_the_gaps_beyond_none():
+    gaps = np.linspace(0.1, 0.4, 99)
+    assert _summary(0.7, 0.6, gaps)["p"] == pytest.approx(2 * 1 / 100)
+    assert _summary(0.7, 0.6, np.append(gaps[:-4], [-0.1] * 4))["p"] == pytest.approx(2 * 5 / 100)
+    assert _summary(0.7, 0.7, np.append(gaps, -gaps))["p"] == 1

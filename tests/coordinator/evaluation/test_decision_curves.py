@@ -11,6 +11,7 @@ import v6_algorithm.api as v6
 from v6_algorithm.coordinator.result.diagnostics import decision_curve, risk_summary
 from v6_algorithm.learning.metrics import ClassificationMetrics
 from v6_algorithm.learning.metrics.classification_state import histograms
+from v6_algorithm.researcher.report.page import render
 
 
 def test_a_run_has_a_decision_curve_and_observed_over_expected(tmp_path):
@@ -73,4 +74,15 @@ def test_a_survival_run_has_the_auroc_over_time(tmp_path):
     assert set(curves["sites"]) == set(frames)
     assert len(curves["pooled"]) > 10
     assert all(0.6 < point["auroc"] <= 1 for point in curves["pooled"])
-    assert "AUROC over time" in (result.save(tmp_path / "run") / "report.html").read_text()
+    page = (result.save(tmp_path / "run") / "report.html").read_text()
+    assert "AUROC over time" in page
+    assert "Mean predicted risk at time" in page
+    assert "is not drawn of" not in page
+    # Of classes, which there are none of, nothing is explained.
+    assert "Net benefit" not in page
+    assert "a row is a true class" not in page
+    many = {
+        **result.content,
+        "auroc_over_time": {"test": {"days": {**curves, "sites": dict.fromkeys("abcd", curves["pooled"])}}},
+    }
+    assert "AUROC over time is not drawn of d; result.json has it." in render(many)

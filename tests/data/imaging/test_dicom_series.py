@@ -10,6 +10,7 @@ from pictures import scan
 
 from v6_algorithm.data.imaging.detached import with_companions
 from v6_algorithm.data.imaging.files import read_image
+from v6_algorithm.data.imaging.naming import count_unfitting, table_of_names
 from v6_algorithm.data.imaging.picture import CAUSES, UnreadableImageError
 from v6_algorithm.data.imaging.stack import find_images
 from v6_algorithm.errors import DataError
@@ -94,3 +95,21 @@ def test_a_series_with_a_photograph_in_its_folder_is_not_guessed(tmp_path):
     (series(tmp_path / "p1") / "a.jpg").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(DataError, match="several images each"):
         find_images(pd.Series(["p1"], name="file"), tmp_path)
+
+
+def test_folders_of_slices_are_named_by_a_template_where_no_file_is(tmp_path):
+    for label in ("ill", "well"):
+        (tmp_path / label).mkdir()
+        for number in range(2):
+            series(tmp_path / label / f"p{number}")
+    (tmp_path / "ill" / "empty").mkdir()
+    table = table_of_names(tmp_path, "{label}/{patient}", "file")
+    assert table["file"].tolist() == ["ill/p0", "ill/p1", "well/p0", "well/p1"]
+    assert table["label"].tolist() == ["ill", "ill", "well", "well"]
+    assert count_unfitting(tmp_path, "{label}/{patient}") == 0
+    assert count_unfitting(tmp_path, "{label}/{kind:1}0") == 2
+    # A file of a fitting name is an image, and the folders beside it are none.
+    scan(tmp_path / "ill" / "alone.dcm", VOLUME[0])
+    assert table_of_names(tmp_path, "{label}/{patient}", "file")["file"].tolist() == ["ill/alone.dcm"]
+    with pytest.raises(DataError, match="no image in the folder"):
+        table_of_names(tmp_path, "{label}_{patient}", "file")

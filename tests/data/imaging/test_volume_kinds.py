@@ -13,6 +13,7 @@ import pytest
 
 from v6_algorithm.data.imaging.detached import with_companions
 from v6_algorithm.data.imaging.files import read_image
+from v6_algorithm.data.imaging.metaimage import _header
 from v6_algorithm.data.imaging.picture import CAUSES, UnreadableImageError
 from v6_algorithm.data.imaging.stack import find_images
 from v6_algorithm.data.rows.image_files import ImageFiles
@@ -424,3 +425,7 @@ def test_an_encoding_of_nrrd_that_is_not_read_is_no_damage(pynrrd, tmp_path):
     file = nrrd(tmp_path / "a.nrrd", VALUES, np.eye(3))
     file.write_bytes(file.read_bytes().replace(b"encoding: raw", b"encoding: hex"))
     assert cause_of(file) == "layout"
+
+
+def test_the_first_line_of_a_metaimages_header_is_read_whole():
+    assert _header(b"NDims = 3\nElementDataFile = LOCAL\n\0")[0] == {"ndims": "3", "elementdatafile": "LOCAL"}

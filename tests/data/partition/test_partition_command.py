@@ -146,7 +146,7 @@ def test_the_page_draws_every_site_and_label_and_escapes_their_names(tmp_path):
     ("options", "message"),
     [
         (["--kind", "dirichelt", "--sites", 2], "unknown value 'dirichelt'"),
-        (["--kind", "iid"], "partition.sites: is required"),
+        (["--kind", "iid"], "--sites: is required with kind iid"),
         (["--sites", 2, "--set", "alpha=1"], "unknown key 'alpha'"),
         (["--kind", "dirichlet", "--sites", 2], "name their column as `by`, or the target"),
         (["--sites", 2, "--target", "outcome"], "--target outcome: there is no such column"),

@@ -139,6 +139,14 @@ def test_a_node_tells_no_more_of_what_it_assumed_than_its_rules_let_it():
     assert [item[2] for item in without_counts(all_may_be_told(assumed))] == [None, None, 3]
 
 
+def test_cells_of_columns_that_a_node_hides_are_not_counted_with_those_of_others():
+    assumed = {"excel errors": (["age", "hiv"], 7)}
+    told = [disclosed(assumed, int, allows, every=False) for allows in (bool, lambda name: name == "age", "".__eq__)]
+    assert told == [[["excel errors", ["age", "hiv"], 7]], [["excel errors", ["age"], None]], []]
+    many = {"excel errors": ([f"c{number}" for number in range(11)], 11)}
+    assert len(disclosed(many, int, bool, every=True)[0][1]) == 10
+
+
 @pytest.mark.parametrize(
     "told",
     [

@@ -14,6 +14,7 @@ from hospitals import command, make_table
 import v6_algorithm.api as v6
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import plugins
+from v6_algorithm.researcher.python.package import _with_problem
 
 CELLS = [
     "import torch\nfrom torch import nn\nfrom torch.nn import functional as F\nimport numpy as np\n",
@@ -148,3 +149,9 @@ def test_the_wheel_of_a_packaged_network_gives_the_notebooks_numbers_on_the_mock
     for part in ("validation", "test"):
         for name, value in there.content["metrics"][part]["pooled"].items():
             assert np.isclose(installed.content["metrics"][part]["pooled"][name], value, atol=1e-6), (part, name)
+
+
+def test_functions_of_a_notebook_go_with_problems_that_are_ours():
+    with pytest.raises(ExperimentError, match="package: problem 'survivel' is not ours; allowed: "):
+        _with_problem("", "survivel", None, None)
+    assert "'classification'" in _with_problem("", "classification", None, {"f2": (np.mean, True)})

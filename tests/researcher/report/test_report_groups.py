@@ -12,6 +12,9 @@ from rich.console import Console
 from test_report_page import Page
 
 from v6_algorithm.researcher.report import central_table, closing_table, gap_lines, render, write_artifacts
+from v6_algorithm.researcher.report.comparison import _by_site
+from v6_algorithm.researcher.report.groups import group_rows
+from v6_algorithm.researcher.report.recalibration import recalibration_lines
 
 ODD = "<b>female & 'old'</b>"
 
@@ -121,8 +124,15 @@ def test_subgroups_csv_has_a_line_for_each_number_and_metrics_json_the_gaps(judg
     write_artifacts(judged, tmp_path)
     with (tmp_path / "subgroups.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {"part": "test", "column": "sex", "group": "male", "metric": "auroc", "value": "0.9"} in rows
-    assert {"part": "test", "column": "sex", "group": "(gap)", "metric": "auroc", "value": "0.2"} in rows
+    male = {"part": "test", "column": "sex", "group": "male", "metric": "auroc", "value": "0.9"}
+    male["class"] = "num > 0"
+    gap = {**male, "group": "(gap)", "value": "0.2"}
+    assert male in rows
+    assert gap in rows
+    judged["preparation"]["classes"], judged["experiment"]["data"]["positive"] = ["ill", "well"], None
+    rows = group_rows(judged)
+    assert ("test", "sex", "male", "auroc", 0.9, "well") in rows
+    assert {row[-1] for row in rows if row[3] in ("n", "loss", "accuracy")} <= {""}
     headlines = json.loads((tmp_path / "metrics.json").read_text())
     assert headlines["gap"]["test"]["sex"] == {"auroc": 0.2}
     assert headlines["central"]["pooled"]["auroc"] == 0.81
@@ -133,3 +143,18 @@ def test_without_groups_there_is_no_file_of_them(plain: dict[str, Any], tmp_path
     write_artifacts(plain, tmp_path)
     assert not (tmp_path / "subgroups.csv").exists()
     assert "gap" not in json.loads((tmp_path / "metrics.json").read_text())
+
+
+def test_an_interval_of_recalibration_is_of_95_percent() -> None:
+    fit = {"intercept": 1.0, "intercept_se": 0.5, "slope": 2.0, "slope_se": 0.1, "in_the_large": 0.0}
+    (line,) = recalibration_lines({"recalibration": {"test": {"y": {"pooled": fit}}}})
+    assert line.startswith("recalibration, pooled: intercept 1.000 (0.020 to 1.980), slope 2.000 (1.804 to 2.196)")
+    assert "in the large not defined" in line
+
+
+def test_a_comparison_of_runs_has_a_line_for_each_site_that_has_the_metric(judged: dict[str, Any]) -> None:
+    judged["metrics"]["test"]["sites"] = {"p": {"auroc": 0.7}, "q": {"auroc": None}}
+    table = _by_site({"one": judged, "two": judged}, "test", "auroc")
+    assert table is not None
+    (lines,) = table.bodies
+    assert [row.cells[0] for row in lines] == ["p"]

@@ -31,6 +31,7 @@ from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Federation
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.experiment.reading import value_to_yaml
 from v6_algorithm.learning.metrics import checked_state, compute, merge_states
 from v6_algorithm.learning.metrics.explanations import explain_part
 
@@ -80,7 +81,7 @@ def experiment_of_test(experiment: Experiment, weights: str, where: str = "--tes
     for key in SAME_DATA:
         if before[key] != now[key]:
             raise ExperimentError(
-                f"{where}: the model was trained with data.{key} {before[key]!r}, this has {now[key]!r}"
+                f"{where}: the model was trained with data.{key} {_written(before[key])}, this has {_written(now[key])}"
             )
     content = experiment.model_dump(mode="json", exclude_unset=True)
     content = {key: value for key, value in content.items() if key not in _NOT_TRAINED}
@@ -443,3 +444,10 @@ def _mean_of_models(scopes: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         },
         "mean_over_sites": mean_of([scores(scope["mean_over_sites"]) for scope in listed]),
     } | mean_and_spread(whole)
+
+
+def _written(value: Any) -> str:
+    """Write a value of an experiment for a message: a section in one line of YAML, without keys that say nothing."""
+    if not isinstance(value, dict):
+        return repr(value)
+    return value_to_yaml({key: item for key, item in value.items() if item not in (None, [], {})})

@@ -64,7 +64,7 @@ class ReturnedModel:
     @classmethod
     def load(cls, path: Path, layers: Sequence[SiteLayers] = ()) -> ReturnedModel:
         """Read the folder of a run, its result.json or its model file; raises as `of`."""
-        return cls.of(read_model(path, path.name, str(path)), str(path), layers)
+        return cls.of(read_model(path, None, str(path)), str(path), layers)
 
     @classmethod
     def of(cls, parameters: str, where: str, layers: Sequence[SiteLayers] = ()) -> ReturnedModel:

@@ -134,7 +134,9 @@ def agree_on_columns(
     notes += _without_ledger(policies)
     notes += [f"site '{site}' took no part: {missing}" for site, missing in sorted(replies.missing.items())]
     classification = any(schema["labels"] for schema in schemas.values())
-    agreement = agree(experiment.data, schemas, classification=classification)
+    agreement = agree(
+        experiment.data, schemas, classification=classification, predicted=not experiment.problem.generative
+    )
     synthetic = {site: schema["synthetic"] for site, schema in schemas.items()}
     # Who has only synthetic images is no hospital that a model could be tested at.
     real = sorted(site for site, schema in schemas.items() if schema["rows"] > synthetic[site])

@@ -236,4 +236,4 @@ class FoldRound:
             following = self.strategy.aggregate()
         except ValueError as error:
             raise FederationError(f"round {self._number}: {error}") from None
-        self._model = self.fold.pack(following)
+        self._model = self.fold.pack(following, self._spec)

@@ -130,11 +130,14 @@ class FoldProgress:
         """The newest models that were not validated yet, with their rounds, in their order."""
         return [] if self.finished else self._unscored
 
-    def pack(self, tensors: dict[str, Tensor]) -> wire.Model:
-        """Return a model that nobody else holds as it is kept; large tensors may be taken out of `tensors`."""
+    def pack(self, tensors: dict[str, Tensor], spec: wire.StateSpec | None = None) -> wire.Model:
+        """Return a model that nobody else holds as it is kept; large tensors may be taken out of `tensors`.
+
+        With the `spec` of the model it is looked at once here, and not by the first who reads it.
+        """
         if not self.holds:
             return wire.pack(tensors, keep=True, consume=True)
-        return wire.hold({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        return wire.hold({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, spec)
 
     def item(
         self, site: str, evaluate: list[str], *, train: bool = False, model: wire.Model | None = None

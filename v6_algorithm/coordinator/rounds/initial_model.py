@@ -19,6 +19,7 @@ from v6_algorithm.data.preparation import Preparation, Setup
 from v6_algorithm.errors import ExperimentError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import Experiment
+from v6_algorithm.experiment.reading import meant
 
 # Keys of the experiment's `data` without which the same columns are other inputs or another target.
 SAME_DATA = ("target", "positive", "scaling", "target_scaling", "missing", "missing_values", "image")
@@ -58,7 +59,7 @@ def read_weights(experiment: Experiment, folder: Path) -> wire.Packed | None:
     return read_model(folder / Path(name).expanduser(), name, "start.weights")
 
 
-def read_model(path: Path, name: str, what: str) -> wire.Packed:
+def read_model(path: Path, name: str | None, what: str) -> wire.Packed:
     """Read a model file, or the model of a run from its result.json or its folder.
 
     Parameters
@@ -66,33 +67,37 @@ def read_model(path: Path, name: str, what: str) -> wire.Packed:
     path
         Where it is.
     name, what
-        What to call it in messages, and who wants it: ``start.weights``.
+        What to call it in messages, and who wants it: ``start.weights``; without a name `what` is the file.
 
     Raises
     ------
     ExperimentError
         When it is not there, or is neither a safetensors file nor the result of a run.
     """
+    subject = "" if name is None else f"{name} "
     if path.is_dir():
+        if not (path / "model.safetensors").exists():
+            raise ExperimentError(f"{what}: {subject}is a folder without model.safetensors, so that of no finished run")
         path /= "model.safetensors"
     if path.suffix not in (".safetensors", ".json"):
         if not path.exists():
-            raise ExperimentError(f"{what}: there is no file or folder {name}")
+            none = "there is no such file or folder" if name is None else f"there is no file or folder {name}"
+            raise ExperimentError(f"{what}: {none}{meant(path)}")
         raise ExperimentError(
-            f"{what}: {name} must be a .safetensors file, a result.json or the folder of a run; "
+            f"{what}: {subject}must be a .safetensors file, a result.json or the folder of a run; "
             "a pickle (.pt, .pth, .bin) is not read, for it is code"
         )
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ExperimentError(f"{what}: {name} cannot be read: {error.strerror}") from None
+        raise ExperimentError(f"{what}: {subject}cannot be read: {error.strerror}") from None
     if path.suffix == ".safetensors":
         return wire.pack_file(content)
     try:
         parameters = json.loads(content)["parameters"]
         wire.unpack(parameters)
     except (ValueError, KeyError, TypeError, WireError):
-        raise ExperimentError(f"{what}: {name} is not the result of a run that has a model") from None
+        raise ExperimentError(f"{what}: {subject}is not the result of a run that has a model") from None
     return wire.Packed(parameters)
 
 

@@ -85,7 +85,10 @@ class Tuning:
 
     def __init__(self, experiment: Experiment) -> None:
         if experiment.tune is None:
-            raise ExperimentError("tune: is required; name what to try, such as tune: {space: {model: [linear, mlp]}}")
+            raise ExperimentError(
+                "tune: is required; name what to try, such as tune: {space: {model: [linear, mlp]}}, or "
+                "on the command line --try model=linear,mlp"
+            )
         if experiment.mode == "local":
             raise ExperimentError("mode: local trains a model a site; there is no one score to tune by")
         if experiment.split.kind == "ratio" and not experiment.split.validation:

@@ -56,23 +56,39 @@ def table_of_names(folder: Path, template: str, column: str) -> pd.DataFrame:
 def count_unfitting(folder: Path, template: str) -> int:
     """Count the images as many folders down as the template has, whose names it does not fit."""
     read = Template.parse(template)
-    return sum(read.read(path) is None for path in images_in(folder, len(read.levels)))
+    fit = [read.read(path) is not None for path in images_in(folder, len(read.levels))]
+    if not any(fit):
+        fit = [read.read(path) is not None for path in images_in(folder, len(read.levels), series=True)]
+    return len(fit) - sum(fit)
 
 
 def _fitting(folder: Path, template: str) -> Iterator[tuple[str, dict[str, str]]]:
     read = Template.parse(template)
-    for path in images_in(folder, len(read.levels)):
-        if (fields := read.read(path)) is not None:
-            yield path, fields
+    # Where no file has a fitting name, folders of DICOM slices may: each is one volume.
+    for series in (False, True):
+        found = False
+        for path in images_in(folder, len(read.levels), series=series):
+            if (fields := read.read(path)) is not None:
+                found = True
+                yield path, fields
+        if found:
+            return
 
 
-def images_in(folder: Path, levels: int) -> Iterator[str]:
-    """Yield the images that are so many names below a folder, sorted, as paths with / between their names."""
+def images_in(folder: Path, levels: int, *, series: bool = False) -> Iterator[str]:
+    """Yield the images that are so many names below a folder, sorted, as paths with / between their names.
+
+    With `series` it is folders of which each holds the slices of DICOM series, and nothing else.
+    """
     with os.scandir(folder) as listing:
         entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in entries:
         if levels > 1 and entry.is_dir(follow_symlinks=False):
-            yield from (f"{entry.name}/{path}" for path in images_in(Path(entry.path), levels - 1))
+            below = images_in(Path(entry.path), levels - 1, series=series)
+            yield from (f"{entry.name}/{path}" for path in below)
+        elif levels == 1 and series:
+            if entry.is_dir(follow_symlinks=False) and _are_slices(Path(entry.path)):
+                yield entry.name
         elif levels == 1 and entry.is_file(follow_symlinks=False) and _is_image(entry):
             yield entry.name
 

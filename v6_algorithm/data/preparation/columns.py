@@ -20,7 +20,9 @@ _COVARIATES = "harmonisation.covariates"
 _SEEMING = ("codes", "minus one", "zeros", "dots", "two units", "outlier", "day numbers")
 
 
-def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classification: bool) -> Agreement:
+def agree(
+    data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classification: bool, predicted: bool = True
+) -> Agreement:
     """Combine what the sites told about their tables.
 
     Parameters
@@ -32,6 +34,8 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
         ``text``, ``empty`` (fits either) and ``other``.
     classification
         Whether the target is a label.
+    predicted
+        Whether the label is predicted, so that metrics of one class of two are measured; a generator is told it.
 
     Raises
     ------
@@ -115,7 +119,7 @@ def agree(data: Data, schemas: Mapping[str, Mapping[str, Any]], *, classificatio
                 f"class {shown} is learned as one of {len(classes)}; if it means that nothing is known, "
                 f"data.missing_values: {{{data.target}: [{', '.join(map(str, unknown))}]}} leaves those rows out"
             )
-        if len(classes) == 2 and classes != [0, 1]:
+        if predicted and len(classes) == 2 and classes != [0, 1]:
             notes.append(
                 f"precision, recall, f1, sensitivity, auroc and auprc are of class '{classes[1]}', the last in order; "
                 f"data.positive: '== {classes[0]}' makes it the other"

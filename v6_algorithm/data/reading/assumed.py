@@ -178,9 +178,11 @@ def disclosed(
         kind, (details, count) = KINDS[name], assumed[name]
         shown = count_of(count) if kind.rows else count
         if kind.details == "columns":
-            details = [column for column in details if allows(column)]
-            if not details:
+            named = [column for column in details if allows(column)]
+            if not named:
                 continue
+            # The count is of cells in all of them.
+            details, shown = named, shown if len(named) == len(details) else None
         elif (kind.details == "sheet" and not every) or (kind.details == "common" and shown is None):
             details = []
         told.append([name, [printable(text, _LONGEST_DETAIL) for text in details[:_MOST_DETAILS]], shown])

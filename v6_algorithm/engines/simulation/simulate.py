@@ -12,10 +12,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from v6_algorithm import seeding
+from v6_algorithm.data.names import named
 from v6_algorithm.data.sources import ASSUMED, FOLDER, STATE, TableSource, source_in
 from v6_algorithm.engines.simulation.local import LocalFederation, Way
 from v6_algorithm.errors import DataError, ExperimentError, PolicyError
 from v6_algorithm.experiment import Experiment, PartitionedSource, Source
+from v6_algorithm.experiment.reading import meant
 from v6_algorithm.experiment.table_form import TableForm
 from v6_algorithm.site import SiteContext
 from v6_algorithm.site.guard.queries import guarded_source
@@ -92,7 +94,7 @@ def source_of(where: str, source: Source, folder: Path, experiment: Experiment |
     if "://" not in uri:
         path = folder / Path(uri).expanduser()
         if not path.exists():
-            raise ExperimentError(f"{where}: there is no file {uri} (looked in {folder})")
+            raise ExperimentError(f"{where}: there is no file {uri} (looked in {folder}){meant(path)}")
         if path.is_dir() and base is not None:
             raise ExperimentError(f"{where}: {uri} is a folder; with images it must be a table")
         if path.is_dir():
@@ -129,7 +131,8 @@ def _partitioned(sites: PartitionedSource, experiment: Experiment, folder: Path)
     data = experiment.data
     for role, column in data.target_columns.items():
         if column not in frame.columns:
-            raise ExperimentError(f"data.{role}: column '{column}' is not in {sites.source}")
+            there = named([str(name) for name in frame.columns])
+            raise ExperimentError(f"data.{role}: column '{column}' is not in {sites.source}; {there}")
     # What a skewed partition skews: of several targets the first, of survival the event.
     target = data.target_columns.get("target.event", next(iter(data.target_columns.values())))
     try:

@@ -130,16 +130,22 @@ class Held:
 Model = str | Held
 
 
-def hold(tensors: Mapping[str, torch.Tensor]) -> Held:
+def hold(tensors: Mapping[str, torch.Tensor], spec: StateSpec | None = None) -> Held:
     """Return tensors that nobody changes any more as they are kept within one process: large ones in a file.
 
     While a site trains, the model that it was sent is then not in memory beside the site's own. Where the folder for
-    temporary files has no room they stay in memory.
+    temporary files has no room they stay in memory. With a `spec` they are looked at while they are in memory; who
+    reads those that do not fit it is told what is wrong.
     """
+    checked = None
+    if spec is not None:
+        with suppress(WireError):
+            check(tensors, spec)
+            checked = spec
     if sum(tensor.nbytes for tensor in tensors.values()) >= _LARGE:
         with suppress(OSError):
-            return Held(tensor_file.Stored(tensors))
-    return Held(tensors)
+            return Held(tensor_file.Stored(tensors), checked)
+    return Held(tensors, checked)
 
 
 def _same_bits(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:

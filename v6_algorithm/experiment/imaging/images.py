@@ -27,7 +27,8 @@ class Image(Section):
     files: str | None = Field(
         None,
         description="how the images of a folder without a table are named, such as {label}/{patient}_*.png: each field "
-        "becomes a column, and the name itself that of column",
+        "becomes a column, and the name itself that of column; where no file is named so, folders of DICOM slices may "
+        "be",
     )
     shape: list[Length] | None = Field(
         None, description="in place of column: [channels, height, width]; the features are the pixels in this order"

@@ -23,17 +23,32 @@ from v6_algorithm.learning.training.device import Device
 
 # Optimisers of torch that have a step in one pass over the memory, which differs from theirs by rounding.
 _FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
-_fuses: ContextVar[bool] = ContextVar("fuses", default=False)
+# Gets the names of further quicker steps that were taken; None: all steps are exact.
+_quicker: ContextVar[set[str] | None] = ContextVar("quicker", default=None)
 
 
 @contextmanager
-def fused_steps() -> Iterator[None]:
-    """Let optimisers that are made here take each step in one pass, where torch has it: for simulations, not exact."""
-    token = _fuses.set(True)
+def fused_steps(told: set[str] | None = None) -> Iterator[None]:
+    """Let optimisers that are made here take each step in one pass, where torch has it: for simulations, not exact.
+
+    `told` gets the names of further quicker steps that are taken with it, as `stepping_layers` does.
+    """
+    token = _quicker.set(set() if told is None else told)
     try:
         yield
     finally:
-        _fuses.reset(token)
+        _quicker.reset(token)
+
+
+def fuses(training: Training) -> bool:
+    """Say whether the experiment's optimiser is let take steps that differ by rounding, and has them."""
+    return _quicker.get() is not None and has_fused_step(training)
+
+
+def tell_quicker(name: str) -> None:
+    """Keep for the result that a quicker step was taken."""
+    if (told := _quicker.get()) is not None:
+        told.add(name)
 
 
 def has_fused_step(training: Training) -> bool:
@@ -111,7 +126,7 @@ def optimiser_of(
     for group in optimiser.param_groups:
         group["lr"] = (group["lr"] if context.lr is None else context.lr) * lr_factor
         chosen = group.get("foreach") or group.get("differentiable") or isinstance(group["lr"], torch.Tensor)
-        if _fuses.get() and isinstance(optimiser, _FUSED) and not chosen:
+        if _quicker.get() is not None and isinstance(optimiser, _FUSED) and not chosen:
             on_cpu = all(value.device.type == "cpu" and value.is_floating_point() for value in group["params"])
             group["fused"] = group.get("fused") or on_cpu or None
     return optimiser

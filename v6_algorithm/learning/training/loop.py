@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from v6_algorithm.learning.training.freezing import in_training, trained
 from v6_algorithm.learning.training.learner import Learner, TrainingContext, optimiser_of
 from v6_algorithm.learning.training.objectives import LocalObjective
 from v6_algorithm.learning.training.private_descent import PrivateDescent, PrivateSteps
+from v6_algorithm.learning.training.stepping_layers import SteppingLayers, applies
 
 # Numbers (0.1 GB) in one forward pass of an evaluation; bounds the memory, changes no result beyond rounding.
 _EVALUATION_NUMBERS = 2**25
@@ -220,7 +222,11 @@ class _GradientDescent:
         self._context, self._objective, self._fitting = context, objective, fitting
         self._augmentation, self._changes = training.augmentation, context.generator("augmentation")
         self._least = fewest_rows(networks)
-        self._optimiser = optimiser_of(training, trained(networks, context.frozen), context)
+        parameters = trained(networks, context.frozen)
+        self._optimiser = optimiser_of(training, parameters, context)
+        self._stepping: SteppingLayers | None = None
+        if applies(problem.experiment.model.kind, training, context, objective):
+            self._stepping = SteppingLayers(networks, parameters, training, context, objective)
         objective.begin(networks)
 
     def step(self, batches: list[Tensor]) -> Tensor:
@@ -230,7 +236,11 @@ class _GradientDescent:
         return summed
 
     def _gradients(self, pieces: list[Tensor]) -> Tensor:
-        """Put the gradients of one step in place, and return its summed loss."""
+        """Put the gradients of one step in place, and return its summed loss; large layers may step at once."""
+        with nullcontext() if self._stepping is None else self._stepping.at_work(len(pieces)):
+            return self._backward(pieces)
+
+    def _backward(self, pieces: list[Tensor]) -> Tensor:
         problem, device, fold = self._problem, self._context.device, self._context.fold
         self._optimiser.zero_grad(set_to_none=True)
         summed, of_step = torch.zeros((), dtype=torch.float64, device=device.kind), sum(map(len, pieces))

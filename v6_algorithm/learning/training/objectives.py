@@ -25,17 +25,30 @@ def take_step(optimiser: torch.optim.Optimizer) -> None:
     try:
         optimiser.step()
     except RuntimeError as error:
-        if "without overflow" not in str(error):
-            raise
-        raise SiteError(
-            "training.optimizer: a learning rate, or what else a step is multiplied by, is larger than the number "
-            "format of the parameters holds; lower it, or what training.scheduler makes of it",
-            "diverged",
-        ) from None
+        raise step_error(error) from None
+
+
+def step_error(error: RuntimeError) -> Exception:
+    """Return what is raised for an error of a step: a SiteError where what it is multiplied by is too large."""
+    if "without overflow" not in str(error):
+        return error
+    return SiteError(
+        "training.optimizer: a learning rate, or what else a step is multiplied by, is larger than the number "
+        "format of the parameters holds; lower it, or what training.scheduler makes of it",
+        "diverged",
+    )
 
 
 class LocalObjective:
-    """Plain training. Others override the hook in which they differ."""
+    """Plain training. Others override the hook in which they differ.
+
+    Attributes
+    ----------
+    steps_by_layer
+        Whether a step may be taken layer by layer, each with `correct` before it, in the place of `step`.
+    """
+
+    steps_by_layer = True
 
     def begin(self, networks: Mapping[str, nn.Module]) -> None:
         """See the networks as they were received, before the first step of a round."""
@@ -49,6 +62,9 @@ class LocalObjective:
     def step(self, optimiser: torch.optim.Optimizer) -> None:
         """Step, with the gradients of the loss in place."""
         take_step(optimiser)
+
+    def correct(self, parameter: nn.Parameter) -> None:
+        """Change the gradient of one parameter before it steps."""
 
     def finish(self, optimiser: torch.optim.Optimizer) -> None:
         """End the round: the last gradients, as large as the model, are let go."""
@@ -78,7 +94,7 @@ class Corrected(LocalObjective):
         self.mu = mu
         self._shared = shared
         self.correction = correction
-        self._terms: list[tuple[nn.Parameter, Tensor, Tensor | None]] = []
+        self._terms: dict[nn.Parameter, tuple[Tensor, Tensor | None]] = {}
 
     def begin(self, networks: Mapping[str, nn.Module]) -> None:
         """Keep a copy of what was received: of the parameters themselves the difference would always be zero."""
@@ -87,19 +103,24 @@ class Corrected(LocalObjective):
                 continue
             correction = self.correction.get(name)
             term = correction.to(parameter.device) if correction is not None else None
-            self._terms.append((parameter, parameter.detach().clone(), term))
+            self._terms[parameter] = parameter.detach().clone(), term
 
-    @torch.no_grad()
     def step(self, optimiser: torch.optim.Optimizer) -> None:
         """Change the gradients, and step."""
-        for parameter, received, correction in self._terms:
-            if parameter.grad is None:
-                continue
-            if self.mu:
-                parameter.grad.add_(parameter - received, alpha=self.mu)
-            if correction is not None:
-                parameter.grad.add_(correction)
+        for parameter in self._terms:
+            self.correct(parameter)
         take_step(optimiser)
+
+    @torch.no_grad()
+    def correct(self, parameter: nn.Parameter) -> None:
+        """Add both terms to the gradient, of a parameter that is sent."""
+        if parameter.grad is None or parameter not in self._terms:
+            return
+        received, correction = self._terms[parameter]
+        if self.mu:
+            parameter.grad.add_(parameter - received, alpha=self.mu)
+        if correction is not None:
+            parameter.grad.add_(correction)
 
 
 class Contrastive(LocalObjective):
@@ -116,6 +137,9 @@ class Contrastive(LocalObjective):
     own
         ``network.tensor`` of the site's own last model, all of them.
     """
+
+    # It copies the networks, and asks each layer more than once.
+    steps_by_layer = False
 
     def __init__(self, mu: float, tau: float, previous: Mapping[str, Tensor]) -> None:
         self.mu, self.tau = mu, tau
@@ -149,6 +173,9 @@ class OneGradient(LocalObjective):
     names
         Of the parameters whose gradients are sent; the others are sent as they are.
     """
+
+    # Nothing steps.
+    steps_by_layer = False
 
     def __init__(self, names: Collection[str]) -> None:
         self.names = names

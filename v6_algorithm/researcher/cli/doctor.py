@@ -37,12 +37,15 @@ def doctor(
     """
     with explained():
         from v6_algorithm.researcher.doctor import examine, summary
+        from v6_algorithm.researcher.doctor.attacks import rows_of
         from v6_algorithm.researcher.doctor.finding import named
         from v6_algorithm.researcher.doctor.rules import rules
         from v6_algorithm.researcher.doctor.server import server
 
         if table is not None and not policy:
             raise ExperimentError(f"--table {table}: goes with --policy, whose attacks are tried on it")
+        if table is not None:
+            rows_of(table)
         if policy and server_config is not None:
             raise ExperimentError("--policy and --server-config look at two machines; give one of them")
         looked_at = named("rule", rules(table=table)) if policy else examine()

@@ -77,7 +77,8 @@ def evaluate(
         for line in gap_lines(report, CENTRAL):
             say(line)
         for note in report["notes"]:
-            say(f"note: {note}")
+            # There are no other rows here to tell these from.
+            say(f"note: {note.removeprefix('central: ')}")
         fit = None
         if recalibrate:
             from v6_algorithm.researcher.external.recalibrated import recalibration_of

@@ -11,8 +11,8 @@ import typer
 
 from v6_algorithm.errors import DataError, ExperimentError
 from v6_algorithm.researcher.cli import connection
-from v6_algorithm.researcher.cli.output import Force
-from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell
+from v6_algorithm.researcher.cli.output import Force, refuse_read_only
+from v6_algorithm.researcher.cli.terminal import Json, explained, say, tell, writing
 
 if TYPE_CHECKING:
     from v6_algorithm.experiment import Experiment
@@ -55,6 +55,7 @@ def init(
         path = Path(f"{name}.yaml")
         if path.exists() and not force:
             raise ExperimentError(f"{path}: is there already; --force writes over it, --name takes another name")
+        refuse_read_only(path, "--name")
         there = bool(server or local)
         if there == bool(files):
             raise ExperimentError(
@@ -69,7 +70,8 @@ def init(
             drafted = _ask(target, duration, name, lambda asked: ask_network("describe", "columns", asked, at))
         else:
             drafted = _look(files or [], target, duration)
-        path.write_text(experiment_yaml(drafted, name), encoding="utf-8")
+        with writing(path, "--name"):
+            path.write_text(experiment_yaml(drafted, name), encoding="utf-8")
         tell({"file": str(path), **asdict(drafted)})
         count = len(drafted.sites)
         say(f"wrote {path}: {drafted.problem} of {drafted.target} at {count} site{'s' * (count > 1)}, from")
@@ -82,17 +84,27 @@ def init(
 def _look(files: list[Path], target: str | None, duration: str | None) -> Draft:
     """Decide from the researcher's own files."""
     from v6_algorithm.data.sources import TableSource
+    from v6_algorithm.experiment.reading import meant
     from v6_algorithm.researcher.drafting import draft, site_names
 
     tables = {}
     for site, file in site_names(files).items():
         if not file.exists():
-            raise ExperimentError(f"there is no file {file}")
+            raise ExperimentError(f"there is no file {file}{meant(file)}")
+        if file.is_dir():
+            raise ExperimentError(f"{file}: is a folder; give the table in it")
+        if file.suffix.lower() in (".yaml", ".yml"):
+            raise ExperimentError(f"{file}: is an experiment, as `init` writes; give tables: csv, parquet or xlsx")
         try:
             tables[site] = TableSource(str(file)).read()
         except DataError as error:
-            raise ExperimentError(f"{file}: {error}") from None
+            raise ExperimentError(_of_file(file, str(error))) from None
     return draft(tables, {site: str(file) for site, file in site_names(files).items()}, target, duration)
+
+
+def _of_file(file: Path, message: str) -> str:
+    """Put a file's name before a message that does not have it."""
+    return message.replace(file.name, str(file), 1) if file.name in message else f"{file}: {message}"
 
 
 def _ask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -42,9 +43,13 @@ Force = Annotated[bool, typer.Option("--force", help="Write over what is there a
 def refuse_done(path: Path | None, force: bool, name: str = "result.json") -> None:
     """Keep a command from writing over what an earlier one left in a folder, which has the file `name` then.
 
-    Called before anything is asked or trained; raises ExperimentError where there is one and nobody said --force.
+    Called before anything is asked or trained; raises ExperimentError where there is one and nobody said --force, and
+    where nothing can be written.
     """
-    if path is None or force:
+    if path is None:
+        return
+    refuse_read_only(path)
+    if force:
         return
     with writing(path):
         refuse_unfinished(path)
@@ -56,13 +61,27 @@ def refuse_done(path: Path | None, force: bool, name: str = "result.json") -> No
 
 
 def refuse_file(path: Path | None, force: bool, option: str = "--out") -> None:
-    """Keep a command from writing over a file; raises ExperimentError where it is there and nobody said --force."""
-    if path is None or force:
+    """Keep a command from writing over a file; raises ExperimentError where it is there and nobody said --force.
+
+    And where no file can be written, before anything is asked or trained.
+    """
+    if path is None:
+        return
+    refuse_read_only(path, option)
+    if force:
         return
     with writing(path, option):
         there = path.exists()
     if there:
         raise ExperimentError(f"{option} {path}: is there already; --force writes over it, or name another file")
+
+
+def refuse_read_only(path: Path, option: str = "--out") -> None:
+    """Raise ExperimentError where a file or folder cannot be made, or written to, by what its folder allows."""
+    with writing(path, option):
+        there = next((folder for folder in (path, *path.parents) if folder.exists()), None)
+    if there is not None and not os.access(there, os.W_OK):
+        raise ExperimentError(f"{option} {path}: cannot be written: {there} may not be written to")
 
 
 def unused_folder(name: str) -> Path:
@@ -101,7 +120,12 @@ def finish(
         terminal.out.quiet = False
     # Of thousands of sites a table that nobody sees takes seconds.
     if result["metrics"] and not terminal.out.quiet:
-        terminal.out.print(closing_table(result, terminal.out.width))
+        closing = closing_table(result, terminal.out.width)
+        # Beside names and numbers of rows: those of a generator whose images are too few to be told of have none.
+        if len(closing.columns) > 2:
+            terminal.out.print(closing)
+        else:
+            say("no metric is known; the notes say why")
     if (of_terms := coefficients_table(result)) is not None:
         terminal.out.print(of_terms)
     for part in ("test", "central"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -43,7 +44,9 @@ def partition(
             **{**choice(*_KINDS), "metavar": "KIND"}, help=f"How to cut: {', '.join(_KINDS)}.", show_default="iid"
         ),
     ] = None,
-    sites: Annotated[int | None, typer.Option(help="Number of sites.")] = None,
+    sites: Annotated[
+        int | None, typer.Option(help="Number of sites.", show_default="none: required by most kinds")
+    ] = None,
     by: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that the kind looks at.")] = None,
     set_: Annotated[
         list[str] | None,
@@ -76,12 +79,15 @@ def partition(
         from v6_algorithm.experiment import parse_partition
 
         refuse_done(out_dir, force, "experiment.yaml")
-        given = {"kind": kind, "sites": sites, "by": by}
-        section = parse_partition(
-            _section(plan, {key: value for key, value in given.items() if value is not None}, set_)
-        )
         form = read_form(separator, encoding, decimal)
         source = _source(file, form)
+        given = {"kind": kind, "sites": sites, "by": by}
+        given = {key: value for key, value in given.items() if value is not None}
+        content = _section(plan, given, set_)
+        try:
+            section = parse_partition(content)
+        except ExperimentError as error:
+            raise ExperimentError(_of_options(str(error), given, content.get("kind", "iid"))) from None
         data = {"target": target, "positive": positive, "group": group}
         data = {key: value for key, value in data.items() if value is not None}
         needed = tables.columns_of(section, target=target, group=group)
@@ -143,18 +149,31 @@ def _section(plan: Path | None, given: dict[str, Any], overrides: list[str] | No
     return content
 
 
+def _of_options(message: str, given: dict[str, Any], kind: str) -> str:
+    """Write what is wrong with a partition's keys as of the command's options, whose names whoever typed them knows."""
+    lines = re.sub(r"^partition\.(kind|sites|by):", r"--\1:", message, flags=re.M)
+    lines = re.sub(r"^--sites: is required$", f"--sites: is required with kind {kind}", lines, flags=re.M)
+    for key in given:
+        lines = re.sub(rf"^partition: unknown key '{key}'", f"--{key}: does not go with kind {kind}", lines, flags=re.M)
+    return lines
+
+
 def _source(file: str, form: TableForm) -> TableSource:
     from v6_algorithm.data.builtin import load_builtin
     from v6_algorithm.data.sources import TableSource
+    from v6_algorithm.experiment.reading import meant
 
     if file.startswith("builtin:"):
-        return TableSource(frame=load_builtin(file.removeprefix("builtin:")))
+        try:
+            return TableSource(frame=load_builtin(file.removeprefix("builtin:")))
+        except ExperimentError as error:
+            raise ExperimentError(str(error).removeprefix("sites.source: ")) from None
     if Path(file).is_dir():
         raise ExperimentError(
             f"{file} is a folder; give the table in it, and in the experiment `images: {file}` beside each `uri`"
         )
     if not Path(file).is_file():
-        raise ExperimentError(f"there is no file {file}")
+        raise ExperimentError(f"there is no file {file}{meant(Path(file))}")
     source = TableSource(file, form=form)
     if source.kind == "sql":
         raise ExperimentError(f"{file} is a database; export the table as csv or parquet")

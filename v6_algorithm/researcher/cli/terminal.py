@@ -15,9 +15,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from v6_algorithm.errors import ExperimentError, V6AlgorithmError
 from v6_algorithm.exchange.text import printable
+from v6_algorithm.researcher.cli.narrow import pieces
 
 LONGEST_LINE = 100_000
 
@@ -87,13 +89,18 @@ class _Console(Console):
     """A console that lays nothing out which nobody is to see."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print, unless it is to be quiet."""
-        if not self.quiet:
+        """Print, unless it is to be quiet; a table that is wider than the terminal in several, with no number cut."""
+        if self.quiet:
+            return
+        if len(objects) == 1 and isinstance(objects[0], Table):
+            for piece in pieces(self, objects[0]):
+                super().print(piece, **options)
+        else:
             super().print(*objects, **options)
 
 
-out = _Console(file=_output, highlight=False)  # type: ignore[arg-type]
-err = Console(file=_errors, stderr=True, highlight=False)  # type: ignore[arg-type]
+out = _Console(file=_output, highlight=False, emoji=False)  # type: ignore[arg-type]
+err = Console(file=_errors, stderr=True, highlight=False, emoji=False)  # type: ignore[arg-type]
 Json = Annotated[bool, typer.Option("--json", help="Print what came out as JSON, and nothing else.")]
 POLICIES = ("trusted", "standard", "strict")
 # Whether the command that runs was asked for JSON; see `explained` and `tell`.
@@ -128,7 +135,8 @@ def writing(path: Path, option: str = "--out") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ExperimentError(f"{option} {path}: cannot be written: {error.strerror}") from None
+        why = "it is a file, not a folder" if isinstance(error, FileExistsError) else error.strerror
+        raise ExperimentError(f"{option} {path}: cannot be written: {why}") from None
 
 
 def check_policy(policy: str | None) -> None:

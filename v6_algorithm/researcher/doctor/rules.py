@@ -7,12 +7,24 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from v6_algorithm.errors import PolicyError
 from v6_algorithm.researcher.doctor.attacks import ATTACKS, IN_ROUNDS, IN_UPDATES, attempt, made_up_rows, rows_of
 from v6_algorithm.researcher.doctor.finding import Finding, note, ok, problem
 from v6_algorithm.site.policy import Policy
 from v6_algorithm.site.rules import BY_FIELD, PRESET, RULES
+
+
+def _shown(kind: str, value: Any) -> str:
+    """Write a rule's value for a reader; of a pattern, path or secret is known only whether there is one."""
+    if kind in ("pattern", "path", "secret"):
+        return "set" if value else "not set"
+    if value is None:
+        return "no limit"
+    if kind in ("words", "lines"):
+        return f"{value} listed"
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else f"{value}"
 
 
 def rules(environment: Mapping[str, str] = os.environ, table: Path | None = None) -> Iterator[Finding]:
@@ -31,7 +43,7 @@ def rules(environment: Mapping[str, str] = os.environ, table: Path | None = None
     yield replace(ok(f"{PRESET} is {policy.preset}, {given}", preset=policy.preset), name="preset")
     for rule in RULES:
         value = policy.in_force()[rule.field]
-        shown = "no limit" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"
+        shown = _shown(rule.kind, value)
         source = " (set here)" if rule.variable in environment else ""
         yield ok(f"{rule.variable} = {shown}{source}: {rule.means}", rule=rule.field, value=value)
     try:

@@ -13,6 +13,7 @@ import numpy as np
 
 from v6_algorithm.coordinator.evaluation.returned_model import CENTRAL, ReturnedModel
 from v6_algorithm.coordinator.preparation.notes.assumed import tell_assumed
+from v6_algorithm.data.names import named
 from v6_algorithm.data.reading.assumed import disclosed
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.data.targets import TargetColumn, canonical
@@ -20,6 +21,9 @@ from v6_algorithm.errors import DataError, ExperimentError, SiteError, WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.experiment import parse_condition
 from v6_algorithm.experiment.terms import weights_column
+
+# Of missing columns, in a message.
+_MOST_NAMED = 10
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,7 +170,11 @@ def _outputs(
         frame = source.read()
         missing = [name for name in _needed(model, setup) if name not in frame.columns]
         if missing:
-            raise ExperimentError(f"the table lacks the column '{missing[0]}', an input of the model")
+            lacking = ", ".join(f"'{name}'" for name in missing[:_MOST_NAMED])
+            more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+            what = f"column {lacking}, an input" if len(missing) == 1 else f"columns {lacking}{more}, inputs"
+            there = named([str(name) for name in frame.columns])
+            raise ExperimentError(f"the table lacks the {what} of the model; {there}")
         filled = frame.assign(**_any_target(model, setup)).reset_index(drop=True)
         request = wire.message(
             site=CENTRAL, round=0, attempt=1, experiment=experiment.for_sites(), sites=1, setup=setup.to_json()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Metrics in a result's text, as in the terminal's table.
 _SHOWN = 5
+# Of a folder of runs, in a message.
+_MOST_RUNS = 10
 _Read = TypeVar("_Read", bound=Callable[..., Any])
 
 
@@ -388,9 +390,24 @@ def load(path: str | Path) -> Result:
             raise ValueError
         return Result(content, str(path))
     except OSError as error:
-        raise ExperimentError(f"{path}: no result can be read: {error.strerror}") from None
+        raise ExperimentError(f"{path}: {_no_result(Path(path), error)}") from None
     except (ValueError, RecursionError):
         raise ExperimentError(f"{path}: is not a result.json") from None
+
+
+def _no_result(path: Path, error: OSError) -> str:
+    """Say why a result cannot be read: there is no such folder, or it holds none; with the runs that may be meant."""
+    from v6_algorithm.experiment.reading import meant
+
+    if not path.exists():
+        return f"there is no file or folder of that name{meant(path)}"
+    if not path.is_dir() or not isinstance(error, FileNotFoundError):
+        return f"no result can be read: {error.strerror}"
+    inside = sorted(file.parent.name for file in path.glob("*/result.json"))
+    if inside:
+        more = ", …" if len(inside) > _MOST_RUNS else ""
+        return f"holds no result.json; runs in it: {', '.join(inside[:_MOST_RUNS])}{more}"
+    return "holds no result.json, as the folder of a run that is done does"
 
 
 def compare(results: Sequence[Result] | Mapping[str, Result], part: str = "test") -> pd.DataFrame:

@@ -18,6 +18,7 @@ def facts(result: dict[str, Any]) -> dict[str, str]:
     privacy = [name.replace("_", " ") for name, value in mapping(experiment, "privacy").items() if value]
     classes = [str(name) for name in sequence(preparation, "classes")]
     shape = [str(length) for length in sequence(preparation, "image_shape")]
+    measured = {name for row in reading.metric_rows(result) for name in row.metrics}
     listed = {
         "Problem": kind_of(experiment.get("problem")),
         "Target": target_of(experiment),
@@ -26,7 +27,7 @@ def facts(result: dict[str, Any]) -> dict[str, str]:
         "Columns not used": _not_used(result),
         "Images": f"{' x '.join(shape[1:])}, channels: {shape[0]}" if shape else "",
         "Classes": ", ".join(classes[:12]) + (" …" if classes[12:] else ""),
-        "Metrics of one class": reading.positive_class(result, ["auroc"]),
+        "Metrics of one class": reading.positive_class(result, measured),
         "Event": reading.event_of(result).removeprefix("event: "),
         "Model": network_of(result),
         "Strategy": kind_of(experiment.get("strategy")),

@@ -13,19 +13,24 @@ from v6_algorithm.researcher.report.formatting import number
 from v6_algorithm.researcher.report.reading import finite, mapping
 from v6_algorithm.researcher.report.templating import Row, Table, heads, metric_cells, metric_heads, with_interval
 
-HEADER = ("part", "column", "group", "metric", "value")
+HEADER = ("part", "column", "group", "metric", "value", "class")
 # Metrics with their intervals that a sheet of paper is wide enough for.
 _MAIN = 4
 
 
-def group_rows(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, float | None]]:
-    """Return the rows of subgroups.csv; those of a gap have ``gap`` for their group."""
-    rows: list[tuple[str, str, str, str, float | None]] = []
+def group_rows(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, float | None, str]]:
+    """Return the rows of subgroups.csv; those of a gap have ``(gap)`` for their group.
+
+    The last of each is the class, or the condition, that a metric of one class of two is of.
+    """
+    rows: list[tuple[str, str, str, str, float | None, str]] = []
+    named = reading.class_of_one(result)
     for part, column, groups in _columns(result):
-        for group, metrics in groups.items():
-            rows += [(part, column, group, metric, finite(value)) for metric, value in metrics.items()]
-        apart = mapping(result, "gap", part, column)
-        rows += [(part, column, "(gap)", metric, finite(value)) for metric, value in apart.items()]
+        for group, metrics in {**groups, "(gap)": mapping(result, "gap", part, column)}.items():
+            rows += [
+                (part, column, group, metric, finite(value), named if reading.is_of_one_class(metric) else "")
+                for metric, value in metrics.items()
+            ]
     return rows
 
 

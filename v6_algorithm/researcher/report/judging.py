@@ -30,11 +30,18 @@ def sections(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
     if "test" in parts and "validation" in parts:
         parts.remove("validation")
-    return [{"title": reading.part_title(part), "targets": _targets(result, part)} for part in parts]
+    return [
+        {
+            "title": reading.part_title(part),
+            "targets": _targets(result, part),
+            "has_classes": bool(mapping(result, "confusion", part)),
+        }
+        for part in parts
+    ]
 
 
 def _targets(result: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
-    targets = []
+    targets: list[dict[str, Any]] = []
     for number, (target, confusion) in enumerate(mapping(result, "confusion", part).items()):
         charts = [
             _roc(mapping(result, "roc", part, target), f"{part}-{number}"),
@@ -44,17 +51,18 @@ def _targets(result: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
         matrix, by_site = _matrices(mapping(confusion))
         risk = _risk(mapping(result, "risk", part, target))
         shown = {"charts": list(filter(None, charts)), "matrix": matrix, "by_site": by_site, "risk": risk}
-        targets.append({"name": str(target), **shown})
+        targets.append({"name": str(target), "not_drawn": [], **shown})
     for target, curves in mapping(result, "auroc_over_time", part).items():
         ident = f"{part}-{len(targets)}"
         calibrated = mapping(result, "calibration_over_time", part, target)
         drawn = [_over_time(mapping(curves), ident), _calibration_at(calibrated, ident)]
         risk = _risk_over_time(sequence(calibrated, "pooled"))
         shown = {"charts": list(filter(None, drawn)), "matrix": None, "by_site": None, "risk": risk}
-        targets.append({"name": str(target), **shown})
+        not_drawn = list(mapping(curves, "sites"))[LOOKS - 1 :]
+        targets.append({"name": str(target), "not_drawn": not_drawn, **shown})
     if (both := _two_models(mapping(result, "comparison", part))) is not None:
         shown = {"charts": [], "matrix": None, "by_site": None, "risk": both}
-        targets.append({"name": "two models on the same rows", **shown})
+        targets.append({"name": "two models on the same rows", "not_drawn": [], **shown})
     return targets
 
 
@@ -74,8 +82,10 @@ def _calibration_at(curves: Mapping[str, Any], ident: str) -> Markup | None:
     if not points:
         return None
     point = mapping(points[len(points) // 2])
-    title = f"Calibration at time {formatting.number(finite(point.get('time')))}"
-    return _calibration(mapping(point, "groups"), f"at-{ident}", title)
+    time = formatting.number(finite(point.get("time")))
+    return _calibration(
+        mapping(point, "groups"), f"at-{ident}", f"Calibration at time {time}", f"Mean predicted risk at time {time}"
+    )
 
 
 def _risk_over_time(points: Sequence[Any]) -> Table | None:
@@ -105,13 +115,16 @@ def _over_time(curves: Mapping[str, Any], ident: str) -> Markup | None:
             lines.append(Line(name, [time for time, _ in pairs], [area for _, area in pairs], look, markers=False))
     if not lines:
         return None
+    left_out = list(scopes)[LOOKS:]
     return chart(
         [Guide((0.0, 0.5), (last, 0.5)), *lines],
-        numbers([0.0, last], "Time"),
+        # As large as the chart of calibration beside it.
+        replace(numbers([0.0, last], "Time"), length=300),
         shares("AUROC"),
         ident=f"chart-auroc-over-time-{ident}",
         title="AUROC over time",
-        description="How well the risks tell who has had the event by a time from who is still without.",
+        description="How well the risks tell who has had the event by a time from who is still without."
+        + (f" Not drawn: {', '.join(left_out)}." if left_out else ""),
     )
 
 
@@ -131,7 +144,9 @@ def _roc(curve: Mapping[str, Any], ident: str) -> Markup | None:
     )
 
 
-def _calibration(bins: Mapping[str, Any], ident: str, title: str = "Calibration") -> Markup | None:
+def _calibration(
+    bins: Mapping[str, Any], ident: str, title: str = "Calibration", across: str = "Mean predicted probability"
+) -> Markup | None:
     rows = [finite(value) or 0.0 for value in sequence(bins, "rows")]
     predicted = [finite(value) for value in sequence(bins, "predicted")]
     observed = [finite(value) for value in sequence(bins, "observed")]
@@ -158,7 +173,7 @@ def _calibration(bins: Mapping[str, Any], ident: str, title: str = "Calibration"
                 [max(2.0, _LARGEST_DISC * (weight / largest) ** 0.5) for weight in weights],
             ),
         ],
-        shares("Mean predicted probability"),
+        shares(across),
         shares("Observed share"),
         ident=f"chart-calibration-{ident}",
         title=title,

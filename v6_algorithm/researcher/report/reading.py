@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -305,7 +305,7 @@ def event_of(result: dict[str, Any]) -> str:
     return f"event: {column} {data.get('positive') or '== 1'}" if column else ""
 
 
-def class_of_one(result: dict[str, Any]) -> str:
+def class_of_one(result: Mapping[str, Any]) -> str:
     """Return the class of two that metrics of one class are of, or the condition on the target; else an empty text."""
     classes = sequence(mapping(result, "preparation"), "classes")
     if len(classes) != 2:

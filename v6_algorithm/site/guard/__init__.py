@@ -129,7 +129,7 @@ class Guard:
         """Refuse an experiment that is too large or not approved; of a second model's, whose place is the first's."""
         policy, experiment = self.policy, self._experiment
         check_experiment(policy, experiment)
-        check_folds(policy, experiment, self._request.get("folds") or [])
+        check_folds(policy, experiment, self._request)
         approved = policy.approved_experiments
         if approved is not None and fingerprint(experiment) not in approved:
             raise PolicyError(

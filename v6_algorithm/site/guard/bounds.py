@@ -93,17 +93,31 @@ def _numbers(content: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _folds(experiment: Experiment) -> int:
-    """Return how many folds an experiment has: those of its split, or the tables that are imputed."""
+    """Return how many folds an experiment has: those of its split, or the tables that are imputed.
+
+    One where only the sites that take part say how many there are: see `_hospitals`.
+    """
     split, missing = experiment.split, experiment.data.missing
     if missing.kind == "impute":
         return missing.imputations
     return (getattr(split, "folds", None) or 1) * (getattr(split, "repeats", None) or 1)
 
 
-def check_folds(policy: Policy, experiment: Experiment, folds: Sequence[Mapping[str, Any]]) -> None:
+def _hospitals(experiment: Experiment, request: Mapping[str, Any]) -> int:
+    """Return how many hospitals are tested in turn, a fold each, by the request's setup; 0 of any other split."""
+    if experiment.split.kind != "leave_one_site_out":
+        return 0
+    setup = request.get("setup")
+    hospitals = setup.get("hospitals") if isinstance(setup, Mapping) else None
+    return len(hospitals) if isinstance(hospitals, list) else 0
+
+
+def check_folds(policy: Policy, experiment: Experiment, request: Mapping[str, Any]) -> None:
     """Refuse a request that names more folds than its experiment has, each as often as a run may need."""
-    number = _folds(experiment)
-    most = _ITEMS_PER_FOLD * max(number, len(experiment.data.split_columns), 1)
+    hospitals, folds = _hospitals(experiment, request), request.get("folds") or []
+    _check(policy, "maximum_folds", hospitals, "setup.hospitals, of which each is tested in turn")
+    number = max(_folds(experiment), len(experiment.data.split_columns), hospitals)
+    most = _ITEMS_PER_FOLD * number
     if len(folds) > most:
         raise PolicyError(
             f"the request's folds: {len(folds)} are asked for, an experiment of {number} needs at most {most} "

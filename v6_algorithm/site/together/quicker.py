@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 FUSED, CHANNELS_LAST = "fused optimiser", "channels last"
+# Where training tells what else was quicker.
+_TOLD = "quicker steps"
 
 
 def quicker_steps(shared: Mapping[str, Any]) -> list[str]:
@@ -19,11 +21,11 @@ def quicker_steps(shared: Mapping[str, Any]) -> list[str]:
     # A bias before BatchNorm has a gradient that is nothing but rounding, of which Adam makes a step. A volume stays.
     if model.kind == "cnn" and model.norm in ("none", "group") and len(run.setup.image_shape or ()) == 3:
         ways.append(CHANNELS_LAST)
-    return ways
+    return ways + sorted(shared.get(_TOLD, ()))
 
 
 @contextmanager
-def quicker(shared: Mapping[str, Any]) -> Iterator[None]:
+def quicker(shared: dict[Any, Any]) -> Iterator[None]:
     """Let sites that are not trained together take quicker steps, which differ by rounding from those on a node.
 
     Large networks step in one pass over the memory; for the network `cnn` without BatchNorm the channels of a pixel lie
@@ -34,7 +36,7 @@ def quicker(shared: Mapping[str, Any]) -> Iterator[None]:
         if FUSED in ways:
             from v6_algorithm.learning.training.learner import fused_steps
 
-            stack.enter_context(fused_steps())
+            stack.enter_context(fused_steps(shared.setdefault(_TOLD, set())))
         if CHANNELS_LAST in ways:
             from v6_algorithm.learning.training.images import channels_last
 

@@ -242,8 +242,10 @@ def chart(
         An `<svg>` element.
     """
     left = (30 if y.title else 12) + _CHARACTER * max((len(text) for _, text in y.labels), default=0)
-    width = WIDTH if x.length is None else left + x.length + 14
-    right = width - 14
+    # Half of the last label stands beyond the end of its axis.
+    margin = max(14.0, 0.0 if x.bands or not x.labels else _CHARACTER * len(x.labels[-1][1]) / 2 + 2)
+    width = WIDTH if x.length is None else left + x.length + margin
+    right = width - margin
     entries = sorted({mark.entry for mark in marks if mark.entry[0]}, key=lambda entry: entry[1])
     legend, top = _legend(entries, width) if entries else ("", 0.0)
     upright, widest = False, 0.0
