@@ -91,7 +91,12 @@ def test_long_columns_of_a_parquet_file_are_not_copied(tmp_path, monkeypatch):
     written.insert(1, "word", ["yes", "no"] * 10)
     written.to_parquet(tmp_path / "table.parquet")
     tables, read = [], pq.ParquetFile.read
-    monkeypatch.setattr(pq.ParquetFile, "read", lambda *given, **more: tables.append(read(*given, **more)) or tables[-1])
+
+    def kept(*given, **more):
+        tables.append(read(*given, **more))
+        return tables[-1]
+
+    monkeypatch.setattr(pq.ParquetFile, "read", kept)
     frame = TableSource(str(tmp_path / "table.parquet")).read()
     pd.testing.assert_frame_equal(frame, written)
     for name in "abc":
