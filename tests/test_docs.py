@@ -42,3 +42,12 @@ def test_every_command_is_named_in_the_readme_or_the_pages():
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     names = [(command.name or command.callback.__name__).replace("_", "-") for command in app.registered_commands]
     assert [name for name in names if f"v6-algorithm {name}" not in text] == []
+
+
+def test_the_page_for_a_paper_names_keys_that_a_result_has():
+    table = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8").split("## A paragraph")[0]
+    rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")][1:]
+    names = {name for row in rows for name in re.findall(r"`([a-z_]+)(?:\.[\w.]+)?`", row)}
+    assert len(names) > 12
+    made = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "v6_algorithm" / "coordinator").rglob("*.py"))
+    assert not {name for name in names - {"auroc_resolution"} if not re.search(rf"\b{name}\b", made)}

@@ -10,15 +10,20 @@ import pytest
 
 import v6_algorithm.api as v6
 from v6_algorithm.coordinator.preparation.event_times import tell_met
+from v6_algorithm.coordinator.preparation.notes.constant_columns import tell_constant
+from v6_algorithm.coordinator.preparation.notes.value_ranges import tell_ranges
 from v6_algorithm.data.description.hints import hint, without_hint
 from v6_algorithm.data.description.unknown import unknown_labels
+from v6_algorithm.data.identifiers import looks_like_identifier, says_whose
+from v6_algorithm.data.preparation import Moments, merge_moments
 from v6_algorithm.data.preparation.spelling import may_be_one, spelled_differently
-from v6_algorithm.data.rows.numbers import looks_like_identifier, says_whose
+from v6_algorithm.data.rows.numbers import numbers_of
 from v6_algorithm.data.sources import TableSource
+from v6_algorithm.data.splits import make_folds
 from v6_algorithm.data.targets import TargetColumn, labels_of
 from v6_algorithm.data.where import rows_where
 from v6_algorithm.errors import DataError, ExperimentError
-from v6_algorithm.experiment import Experiment
+from v6_algorithm.experiment import Experiment, Given
 
 RNG = np.random.default_rng(3)
 BMI = RNG.normal(27, 4, 160).round(1)
@@ -184,3 +189,98 @@ def test_an_event_by_the_name_of_its_opposite_is_told(event, told):
     data = {"target": {"duration": "days", "event": event}}
     experiment = Experiment.parse({"data": data, "problem": "survival", "model": {"kind": "cox"}})
     assert bool(tell_met(experiment, {})) == told
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["desconocido", "brak danych", "okänd", "bilinmiyor", "不明", "неизвестно", "non noto", "ignorado", "inconnu(e)",
+     "uoplyst", "Don't know/refused", "9 - unknown", "-9: Not stated"],
+)  # fmt: skip
+def test_not_known_is_told_in_the_languages_of_hospitals(word):
+    assert unknown_labels(["a", "b", word]) == [word]
+
+
+@pytest.mark.parametrize("word", ["never", "none", "refused surgery", "not available from us", "nd", "brak bólu", "ok"])
+def test_words_that_begin_alike_are_categories(word):
+    assert unknown_labels(["a", "b", word]) == []
+
+
+WIDE = RNG.normal(4.1, 0.3, 160).round(2)
+MORE = {
+    "9.99 for a potassium": ("k", np.where(np.arange(160) % 9 == 0, 9.99, WIDE), "codes"),
+    "9.99 once": ("k", np.r_[WIDE, 9.99], None),
+    "-1.0 for a lactate": ("lactate", np.where(np.arange(160) % 9 == 0, -1.0, WIDE), "codes"),
+    "-1 twice among amounts": ("change", np.r_[WIDE, -1.0, -1.0], None),
+    "555 for a scale": ("phq", np.where(np.arange(160) % 9 == 0, 555, COUNTS % 28), "codes"),
+    "patients of 125 years": ("age at visit", np.where(np.arange(160) % 9 == 0, 125, 40 + COUNTS), "ages"),
+    "a pressure of 125": ("sbp", np.where(np.arange(160) % 9 == 0, 125, 85 + COUNTS), None),
+    "two visits each": ("ma_bn", np.arange(160) // 2 + 7_000, "row numbers"),
+    "years in order": ("y", np.repeat(np.arange(1990, 2006), 10), None),
+    "a platelet count": ("plt", RNG.integers(90_000, 400_000, 160) // 1000 * 1000, None),
+}
+
+
+@pytest.mark.parametrize("kind", MORE)
+def test_codes_ages_and_numbers_of_visits_are_told(kind):
+    name, numbers, reason = MORE[kind]
+    assert hint(pd.Series(numbers, name=name), "numeric") == reason
+    assert reason is None or not without_hint(np.asarray(numbers, dtype=float)[:, None])[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["FALNR", "Aufnahmenummer", "PatientSerNum", "Pt No", "UHID", "code_patient", "identifiant", "HN", "Sl. No", "S/N",
+     "编号", "登録番号", "id_usuario", "idnr", "OPnr", "PatNr", "Potilasnumero", "Patientenkennung"],
+)  # fmt: skip
+def test_numbers_of_hospitals_programs_are_identifiers(name):
+    assert looks_like_identifier(name)
+
+
+@pytest.mark.parametrize("name", ["hno", "snr", "SNR", "HNR", "serum_no", "n_patients", "pt_inr", "trial_arm"])
+def test_abbreviations_that_end_alike_are_none(name):
+    assert not looks_like_identifier(name)
+
+
+def test_numbers_that_float32_cannot_hold_are_empty_whatever_else_the_column_holds():
+    """1.7E308 beside 5.1 made the site's mean infinite, and its answer wrong."""
+    rows = numbers_of(pd.DataFrame({"flow": [1.7e308, 1e8, 1e8 + 1, -1.7e308]}), ["flow"], "float32")
+    assert np.isnan(rows[:, 0]).tolist() == [True, False, False, True]
+    assert rows[2, 0] - rows[1, 0] == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ('[\n {"age": 1, "ill": 0}]', "it begins as JSON"),
+        ("version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+    ],
+)
+def test_text_that_is_no_table_is_called_by_its_name(tmp_path, start, said):
+    (tmp_path / "t.csv").write_text(start)
+    with pytest.raises(DataError, match=said):
+        TableSource(str(tmp_path / "t.csv")).read()
+
+
+def test_a_blank_part_is_called_so():
+    with pytest.raises(DataError, match="split_column is empty in some rows: write unused"):
+        make_folds(Given(kind="given"), 3, np.random.default_rng(0), given=[["train", "", "test"]])
+
+
+def moments(column):
+    return Moments.of([np.asarray(column, dtype=float)[:, None]], with_range=False)
+
+
+def test_numbers_here_and_their_logarithms_there_are_told():
+    exponents = RNG.normal(4, 0.8, 100)
+    (said,) = tell_ranges(["vl"], {"a": moments(10**exponents), "b": moments(exponents)})
+    assert "'vl'" in said
+    rare = np.zeros(400)
+    rare[0] = 1
+    assert tell_ranges(["ill"], {"a": moments(np.arange(100) % 2), "b": moments(rare)}) == []
+
+
+@pytest.mark.parametrize(("value", "rows", "told"), [(37.0, 60, True), (37.0, 12, False), (1.0, 60, False)])
+def test_one_number_in_every_row_of_a_site_is_told(value, rows, told):
+    """A temperature of 37.0 by default lies amid the others' values."""
+    sites = {"a": moments(RNG.normal(value, 0.5, 100)), "b": moments([value] * rows)}
+    assert bool(tell_constant(["t"], sites, merge_moments(sites.values()))) == told

@@ -149,9 +149,15 @@ def _fold(part: Array) -> Fold:
     return Fold(*(np.flatnonzero(part == number) for number in range(len(PARTS))))
 
 
+# As a cell without a value is written.
+_EMPTY = ("", "none", "nan", "<na>", "nat")
+
+
 def _given(split: Given, column: Sequence[object]) -> list[Fold]:
     if split.folds is None:
         numbers = [_PART_NAMES.get(str(name).strip().lower()) for name in column]
+        if any(str(name).strip().lower() in _EMPTY for name in column):
+            raise DataError("data.split_column is empty in some rows: write unused where a row is in no part")
         if None in numbers:
             raise DataError(f"data.split_column holds other values than its allowed ones: {', '.join(_PART_NAMES)}")
         return [_fold(np.asarray(numbers))]

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from v6_algorithm.data.identifiers import looks_like_identifier
 from v6_algorithm.data.names import named
-from v6_algorithm.data.rows.numbers import looks_like_identifier
 from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment.reading import value_to_yaml
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from v6_algorithm.data.description.hints import hint, without_hint
+from v6_algorithm.data.identifiers import looks_like_identifier, says_whose
 from v6_algorithm.data.reading.assumed import Assumed
 from v6_algorithm.data.reading.cells import uniform, words_of_labels
 from v6_algorithm.data.reading.excel import is_locked
-from v6_algorithm.data.rows.numbers import looks_like_identifier, says_whose
 from v6_algorithm.data.targets import TargetColumn, labels_of
 from v6_algorithm.data.where import rows_where
 from v6_algorithm.errors import PolicyError

@@ -22,13 +22,14 @@ from v6_algorithm.coordinator.preparation.notes.assumed import tell_assumed
 from v6_algorithm.coordinator.preparation.notes.images import tell_ends
 from v6_algorithm.coordinator.preparation.questions import raise_data_errors
 from v6_algorithm.data.description.hints import HINTS
+from v6_algorithm.data.identifiers import looks_like_identifier
 from v6_algorithm.data.imaging.picture import CAUSES
 from v6_algorithm.data.preparation import Moments, merge_moments
 from v6_algorithm.data.preparation.columns import sort_labels, tell_numbers, tell_patients, unknown_coded
 from v6_algorithm.data.preparation.setup import pack_arrays, unpack_arrays
 from v6_algorithm.data.quantiles import CALLS, CellColumn, Cells, next_windows, quantiles
 from v6_algorithm.data.reading.assumed import check_assumed
-from v6_algorithm.data.rows.numbers import LeftOut, looks_like_identifier
+from v6_algorithm.data.rows.numbers import LeftOut
 from v6_algorithm.errors import WireError
 from v6_algorithm.exchange import wire
 from v6_algorithm.exchange.protocol import Federation, Replies

@@ -13,10 +13,10 @@ import numpy as np
 
 from v6_algorithm.data.description.hints import hint, holds_complex, without_hint
 from v6_algorithm.data.description.table_columns import TableColumns
+from v6_algorithm.data.identifiers import are_measured, looks_like_identifier, says_whose
 from v6_algorithm.data.names import check_once, not_there
 from v6_algorithm.data.reading.texts import Texts, texts_of
 from v6_algorithm.data.rows import row_kind
-from v6_algorithm.data.rows.numbers import are_measured, looks_like_identifier, says_whose
 from v6_algorithm.data.sequences import holds_arrays
 from v6_algorithm.data.synthetic import synthetic_rows
 from v6_algorithm.data.targets import TargetColumn, coded, describe_targets, known_rows

@@ -23,8 +23,8 @@ from v6_algorithm.data.description.mixed_columns import (
 )
 from v6_algorithm.data.description.unknown import (
     BELOW_ZERO,
-    CODES,
     NINE,
+    TOP_CODES,
     WORD_HINTS,
     has_codes,
     has_zeros,
@@ -94,8 +94,15 @@ _DATE_NAME = re.compile(
     r"(?i:\b|_)(?i:date|datum|dob|dat|birth|geb|geboorte\w*|geburts\w*|timestamp|created|updated|at)(?i:\b|_)|"
     r"[a-z]D(ate|at|atum)\b"
 )
+_AGE_NAME = re.compile(
+    r"(?i)(.*[\s_.-])?(age|alter|leeftijd|edad|et[aà]|idade|wiek|ya[sş]|[aå]lder|v[eě]k|年齢|年龄)\d*([\s_.(\[-].*)?"
+)
+# Nobody is older; a date of birth of 1900, or Excel's first day, that stands for "not known" makes patients so old.
+_OLDEST = (120, 130)
 # Whole numbers that never repeat in so many rows count rows or patients.
 _ROWS_THAT_COUNT = 100
+# Of numbers that go up: above all years, and the most rows of each on average.
+_ABOVE_YEARS, _VISITS = 2_200, 5
 _ROWS_GIVEN_OUT, _LONG_NUMBER = 40, 100_000
 # Standard deviation as a share of the range: 0.29 of numbers given out in turn, about 0.22 of so many measurements.
 _EVENLY_SPREAD = 0.27
@@ -147,7 +154,10 @@ HINTS = {
     "pairs": ("two numbers in a cell, such as 120/80", "write them in two columns there"),
     "arrays": ("arrays", "name it in data.image or data.sequence"),
     "dates": ("dates or times", "compute a number from them there"),
-    "row numbers": ("whole numbers that never repeat, such as row or patient numbers", "name it in data.features"),
+    "row numbers": (
+        "whole numbers that never repeat or only go up, such as row or patient numbers",
+        "name it in data.features",
+    ),
     "codes": (
         "a number far from all others, such as -9 or 999, is learned from as it is",
         "if it means that nothing is known, name it in data.missing_values",
@@ -159,6 +169,10 @@ HINTS = {
     "zeros": (
         "zeros stand apart from all other numbers, and are learned from as they are",
         "if 0 means that nothing is known, data.missing_values: {COLUMN: [0]} makes those cells empty",
+    ),
+    "ages": (
+        "ages above 120 beside others, as of a date of birth in 1900 that stands for one not known",
+        "correct them there, or name them in data.missing_values",
     ),
     "day numbers": (
         "dates as numbers, most likely: Excel's days (45292 is 2024-01-01), 20240101 or seconds from 1970",
@@ -281,14 +295,16 @@ def without_hint(numbers: np.ndarray) -> np.ndarray:
     low, high = np.fmin.reduce(numbers, axis=0), np.fmax.reduce(numbers, axis=0)
     fractions = _with_fraction(numbers) | np.isnan(low)
     ordered = np.sort(numbers[:_ROWS_THAT_COUNT], axis=0)
+    up = (low >= _ABOVE_YEARS) & (ordered == numbers[:_ROWS_THAT_COUNT]).all(axis=0)
     repeats = (ordered[1:] == ordered[:-1]).any(axis=0)
-    coded = np.isin(low, BELOW_ZERO) | np.isin(high, CODES) | (high == NINE) | may_have_zeros(numbers, low, high)
+    coded = np.isin(low, BELOW_ZERO) | np.isin(high, TOP_CODES) | (high == NINE) | may_have_zeros(numbers, low, high)
     dotted = fractions & (high < 1000) & (high >= 100)
     some = numbers[:, dotted]
     dotted[dotted] = (some == np.floor(some)).sum(axis=0) >= _FEWEST_DOTTED
     days = np.logical_or.reduce([(low >= start) & (high < end) for start, end in _DATES_FROM])
+    days |= (high > _OLDEST[0]) & (high <= _OLDEST[1])
     large = np.maximum(np.abs(low), np.abs(high)) > FLOAT32_MAX
-    plain: np.ndarray = (fractions | repeats) & ~large & ~coded & ~dotted & ~days
+    plain: np.ndarray = (fractions | (repeats & ~up)) & ~large & ~coded & ~dotted & ~days
     plain &= ~may_have_two_units(numbers, low, high) & ~may_have_outlier(numbers, low, high)
     return plain
 
@@ -337,8 +353,12 @@ def _hint_of_numbers(column: pd.Series, texts: Texts | None) -> str | None:
         return "minus one"
     if _are_day_numbers(column.name, known):
         return "day numbers"
+    if _AGE_NAME.fullmatch(str(column.name)) and _OLDEST[0] < known.max() <= _OLDEST[1] and np.median(known) < 100:
+        return "ages"
     if len(known) < 10 or len(known) < _LEAST_KNOWN * len(column) or (known != np.floor(known)).any():
         return None
+    if _go_up(known):
+        return "row numbers"
     counts_on = bool((np.diff(known) == np.diff(np.flatnonzero(~np.isnan(numbers)))).all())
     # Numbers of one length, spread evenly as they are given out, show it sooner; volumes of organs crowd in the middle.
     digits = np.floor(np.log10(np.maximum(known, 1)))
@@ -347,6 +367,13 @@ def _hint_of_numbers(column: pd.Series, texts: Texts | None) -> str | None:
     enough = len(known) >= (_ROWS_GIVEN_OUT if given_out else _ROWS_THAT_COUNT)
     never_repeat = enough and len(np.unique(known)) == len(known) and not _crowds_low(known)
     return "row numbers" if counts_on or never_repeat else None
+
+
+def _go_up(known: np.ndarray) -> bool:
+    """Say whether numbers above all years go up row by row, each in a few rows, as patients' with several visits."""
+    if len(known) < _ROWS_THAT_COUNT or known.min() < _ABOVE_YEARS or (np.diff(known) < 0).any():
+        return False
+    return bool(len(np.unique(known)) * _VISITS >= len(known))
 
 
 def _has_few_minus_ones(known: np.ndarray) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from v6_algorithm.data.description.table_columns import TableColumns
-from v6_algorithm.data.rows.numbers import looks_like_identifier
+from v6_algorithm.data.identifiers import looks_like_identifier
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 import numpy as np
 
 # By which tables say that a number is not known, since a cell had to have one. Of others in the column it is as far.
-_CODES = np.array([digit * repeated for digit in (7, 8, 9) for repeated in (11, 111, 1111, 11111)], dtype=np.float64)
+_CODES = np.array(
+    [digit * repeated for digit in (7, 8, 9) for repeated in (11, 111, 1111, 11111)]
+    + [555, 5555, *(nines + last for nines in (990, 9990, 99990) for last in (6, 7, 8))],
+    dtype=np.float64,
+)
 # Castor's codes for what is missing are -95 to -99.
 NEGATIVE_CODES = -np.concatenate([[9.0, 95.0, 96.0, 97.0, 98.0], _CODES])
 # Of UK Biobank, ADNI and panels, where all other numbers are well above.
@@ -19,6 +24,8 @@ _SMALL_CODES, _ABOVE_SMALL_CODES = -np.arange(1.0, 11.0), 10.0
 BELOW_ZERO = np.array([*NEGATIVE_CODES, *_SMALL_CODES])
 # As where a field has so many digits and no more.
 CODES = np.concatenate([_CODES, [99.9, 999.9, 9999.9, 99.99, 999.99, 9999.99]])
+# In several rows these are codes, too.
+TOP_CODES = np.concatenate([CODES, [9.9, 9.99, 9.999, 8.88, 88.8, 88.88, 888.8]])
 _FAR_CODE, _ROWS_BESIDE_CODES = 4.0, 10
 _FAR_BELOW = NEGATIVE_CODES[NEGATIVE_CODES <= -95]
 # Of stages, and the fewest rows that have such a code.
@@ -59,6 +66,28 @@ WORD_HINTS = {
 }
 
 
+# The same of categories, behind a code or with more said, in the languages of hospitals.
+_UNKNOWN = re.compile(
+    r"(-?\d+\s*[-.:=)]\s*)?("
+    r"(not known|unknown|don.?t know|do not know|prefer not).*|refused( to answer)?|"
+    r"not (stated|recorded|available|specified)|"
+    r"unbekannt.*|wei(ß|ss) nicht|onbekend.*|weet niet.*|"
+    r"desconocid[oa]s?|sin (datos?|informaci[oó]n)|no consta|no sabe.*|ns/nc|"
+    r"desconhecid[oa]|ignorad[oa]|n[aã]o (sabe|informado).*|sem informa[cç][aã]o|"
+    r"inconnu(e|\(e\))?s?|non (pr[eé]cis[eé]e?|renseign[eé]e?)|ne sait pas|"
+    r"sconosciut[oa]|ignoto|non (noto|nota|disponibile|rilevato)|"
+    r"brak( danych| informacji)?|nieznan[yaei]|nie wiadomo|nezn[aá]m[eéyý]|ismeretlen|necunoscut[aă]?|"
+    r"ok[aä]nd[at]?|vet (ej|inte|ikke)|uppgift saknas|uoplyst|uk[je]+nt|ukendt|ved ikke|tuntematon|ei tiedossa|"
+    r"bilinmiyor|bilinmeyen|belirsiz|άγνωστο|неизвестн[оыа]й?|нет данных|не указан[оа]?|"
+    r"不明|不详|未知|未詳|無回答|未回答|모름|미상|알 ?수 ?없음)",
+    re.I,
+)
+
+
+def _says_unknown(label: str) -> bool:
+    return _UNKNOWN.fullmatch(label.strip()) is not None
+
+
 def unknown_labels(labels: Sequence[int | float | str]) -> list[int | float | str]:
     """Return those of three labels or more that most likely say "not known": 9 beside 0 and 1, or unknown."""
     numbers = [label for label in labels if not isinstance(label, str)]
@@ -66,9 +95,11 @@ def unknown_labels(labels: Sequence[int | float | str]) -> list[int | float | st
     for label in labels:
         if isinstance(label, str):
             beside = frozenset(str(other).upper() for other in labels if other != label)
-            said = (label in _UNKNOWN_LETTERS and beside in _PAIRS) or label.casefold() in {
-                word.casefold() for word in WORDS if len(word) >= _LONG_WORD
-            }
+            said = (
+                (label in _UNKNOWN_LETTERS and beside in _PAIRS)
+                or _says_unknown(label)
+                or label.casefold() in {word.casefold() for word in WORDS if len(word) >= _LONG_WORD}
+            )
         else:
             others = [number for number in numbers if number != label]
             far = bool(others) and min(others) >= 0 and label > 2 * max(others)
@@ -87,6 +118,8 @@ def known_word(cells: Collection[str]) -> str | None:
 def has_codes(known: np.ndarray) -> bool:
     """Say whether a column has codes for "not known": below 0 where no other is, or far above all others."""
     if _has_nines(known) or _has_repeated_top(known) or _has_answers_below_zero(known):
+        return True
+    if _has_minus_ones_beside_amounts(known):
         return True
     others = known[~np.isin(known, CODES) & ~np.isin(known, NEGATIVE_CODES)]
     if len(others) >= _ROWS_BESIDE_CODES and known.min() in _FAR_BELOW and others.min() < 0:
@@ -118,12 +151,20 @@ def _has_repeated_top(known: np.ndarray) -> bool:
     """Say whether the largest number is a code, such as 99.9, in several rows, and far above all others."""
     top = known.max()
     others = known[known != top]
-    if top not in CODES or len(known) - len(others) < _FEWEST_NINES:
+    if top not in TOP_CODES or len(known) - len(others) < _FEWEST_NINES:
         return False
     if len(np.unique(others)) < _FEWEST_DIFFERENT:
         return False
     span = float(np.ptp(others))
     return bool(others.min() >= 0 and span > 0 and top - others.max() > span)
+
+
+def _has_minus_ones_beside_amounts(known: np.ndarray) -> bool:
+    """Say whether -1 stands in several rows beside amounts above 0, most with a fraction, such as a lactate."""
+    minus, others = (known == -1).sum(), known[known != -1]
+    if minus < _FEWEST_NINES or len(others) < _FEWEST_OTHERS or others.min() <= 0:
+        return False
+    return bool((others != np.floor(others)).mean() > _MOST_ZEROS)
 
 
 def _has_answers_below_zero(known: np.ndarray) -> bool:

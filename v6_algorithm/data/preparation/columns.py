@@ -17,7 +17,7 @@ from v6_algorithm.experiment import Data
 _MOST_FRACTIONS = 10
 _COVARIATES = "harmonisation.covariates"
 # Hints on columns of numbers that are used all the same.
-_SEEMING = ("codes", "minus one", "zeros", "dots", "two units", "outlier", "day numbers")
+_SEEMING = ("codes", "minus one", "zeros", "dots", "two units", "outlier", "ages", "day numbers")
 
 
 def agree(

@@ -26,6 +26,17 @@ _READ = ("excel", "parquet", "sql", "text", "gzip", "HTML")
 _PAGE = (b"<!doctype", b"<html", b"<head", b"<table", b"<?xml")
 
 
+def _text_kind(start: bytes) -> str:
+    """Say what a text file is by its first bytes."""
+    if start.lstrip().lower().startswith(_PAGE):
+        return "an HTML page"
+    if b"".join(start.split())[:2] in (b'{"', b"[{", b"[["):
+        return "JSON"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, whose file was not fetched"
+    return "text, as csv is"
+
+
 def begins_as(uri: str, kind: str) -> str:
     """Say what a file is, where its first bytes tell that it is not of the kind that it is read as; else nothing."""
     try:
@@ -36,7 +47,7 @@ def begins_as(uri: str, kind: str) -> str:
     looks = next((name for mark, name in _BEGINNINGS.items() if start.startswith(mark)), "")
     looks = looks or ("a DuckDB database" if start[8:12] == b"DUCK" else "")
     if not looks and start and b"\0" not in start:
-        looks = "an HTML page" if start.lstrip().lower().startswith(_PAGE) else "text, as csv is"
+        looks = _text_kind(start)
     if not looks or kind in looks:
         return ""
     readable = any(word in looks for word in _READ)

@@ -2,72 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from v6_algorithm.data.description.hints import HINTS
+from v6_algorithm.data.identifiers import looks_like_identifier
 from v6_algorithm.data.measurements import without_unit
 from v6_algorithm.data.names import not_there
 from v6_algorithm.data.preparation.setup import Setup
-from v6_algorithm.data.reading.cells import blurred, columns_at
+from v6_algorithm.data.reading.cells import FLOAT32_MAX, blurred, columns_at
 from v6_algorithm.data.rows.kind import Agreed, Array, RowKind, Schemas, listed
 from v6_algorithm.experiment.table_form import of_one_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Names of columns, which are looked at for each of many sites' tables.
-_NAMES_KEPT = 10_000
 # Columns of a wide table that are converted at once.
 _BLOCK_COLUMNS = 512
-# Names that say "this is who, not what": numeric, but nothing to learn from. `data.features` overrules this.
-_IDENTIFIER = re.compile(
-    r"(index|level_0|unnamed: [\d.]+|x|(.*[_ .-])?(id|mrn|bsn|ssn)|(.*[_ .-])?(pid|patid|uid|guid|uuid)|subject|"
-    r"patient|participant|pseudonym|name|sample|specimen|accession|barcode|upn|empi|ppn|row|nr|num[eé]ro|n°|zeile|"
-    r"deelnemer|teilnehmer(in)?|proband|(.*[_ .-])?identifier|"
-    # UK Biobank's eid, ADNI's rid and ptid, NHANES' seqn, PLINK's iid and fid, CDISC's subjid and usubjid.
-    r"eid|rid|ptid|seqn|iid|fid|sid|u?subjid|"
-    # Numbers of persons by law or hospital: Spanish, Portuguese, Italian, French, Swiss, Austrian, Dutch.
-    r"(n[uú]mero|num|n[ºo°]?)[_ .-]*(de[_ .-])?(historia|paciente|expediente|registro|prontu[aá]rio|processo)"
-    r"([_ .-]*cl[ií]nica)?|nhc|historia[_ .-]*cl[ií]nica|"
-    r"(codice|numero|id|cod)[_ .-]*(del[_ .-])?(paziente|cartella|fiscale|paciente)|"
-    r"ipp|nip|nir|ahv|ahvn13|svnr|zisnr|patnr|"
-    r"redcap_(event_name|repeat_instrument|repeat_instance|data_access_group|survey_identifier)|"
-    r"id[_ .-]?(patient|subject|case|record|visit)|"
-    r"(num[eé]ro|n°|num|nr|no)[_ .-]?(de[_ .-])?(patient|dossier|s[eé]jour|visite|cas)|"
-    # Danish, Norwegian, Swedish, Finnish, Polish, Czech, Turkish, Brazilian, Italian, Japanese, Chinese, Korean ones.
-    r"(cpr|f[oø]dsels?|person|personal|identitets|journal)[ _.-]?(nr|no|nummer|number)|hetu|henkil[oö]tunnus|"
-    r"pesel|(numer|nr)[ _.-]?(pacjenta|historii([ _.-]?choroby)?|ksi[eę]gi)|l\.?p\.|rodn[eé][ _.-]?[cč][ií]slo|"
-    r"(hasta|dosya|protokol|tc[ _.-]?kimlik|kimlik)[ _.-]?(no|numaras[iı])|tckn|prontu[aá]rio|utente|cpf|curp|"
-    r"(n(umero|r|\.|°)?[ _.-]*)?nosologico|患者(番号|编号|id)|(住院|病历|病案|门诊|身份证)号码?|カルテ番号|症例番号|"
-    r"환자번호|등록번호|"
-    r"fin[ _.-]?(nbr|num|no)|(admission|chart|file|journal)[ _.-]?(id|nr|no|nbr|nummer|key)|"
-    r"(subject|patient|participant|pat|record|sample|specimen|encounter|visit|case|row|person|study|hosp|hospital|nhs|"
-    r"accession|barcode|medical[ _.-]?record|patienten?|fall|zaak|volg|lfd|dossier|opname|deelnemers?|"
-    r"teilnehmer|probanden|episoden?|rij|regel|zeilen|proben|auftrags|versicherten|monster|client|bsn|zis|mrn)"
-    r"[ _.-]*(id|nr|no|num|nbr|number|nummer|key)|"
-    # Where and how a person is reached.
-    r"(tel|telephone|telefoon|telefon|phone|mobile|mobiel|mobil|fax|iban)([ _.-]*(nr|no|num|number|nummer))?|"
-    r"postcode|pc[46]|postal[ _.-]?code|zip([ _.-]?code)?|plz|code[ _.-]?postal|"
-    r"(?-i:.*[a-z](UID|ID|Id))|rownames?|row[ _.-]?names?)[.#]?",
-    re.I,
-)
-
-# More than half of the values of a measurement have a fraction; of a column that is called as patients' numbers are
-# also behind the second decimal, for 12.1 may be patient 12's first visit.
-_MEASURED, _VISITS = 0.5, 100
-# Of identifiers, those of persons, and not of rows, samples, visits or places.
-_PERSON = re.compile(
-    r"patient|pa[cz]ient|nhc|historia|expediente|pat(_|id|nr)|subj|participant|person|proband|teilnehmer|deelnemer|pseudonym|client|mrn|bsn|zis|ssn|"
-    r"hasta|kimlik|pesel|pacjent|cpr|f[oø]dsel|hetu|prontu|utente|curp|患者|住院|病历|カルテ|환자|"
-    r"^(id|pid|ptid|eid|rid|seqn|ipp|nip|sid)$|record[ _.-]?id|study[ _.-]?id",
-    re.I,
-)
 
 
 class Numbers(RowKind):
@@ -170,7 +124,8 @@ class LeftOut:
             )
         if self.row_numbers:
             notes.append(
-                f"left out, for they hold whole numbers that never repeat, such as row or patient numbers: "
+                "left out, for they hold whole numbers that never repeat or only go up, such as row or patient "
+                "numbers: "
                 f"{listed(self.row_numbers)}; data.features uses them all the same"
             )
         if self.somewhere:
@@ -214,30 +169,6 @@ def _plain_numbers(schemas: Collection[Mapping[str, Any]]) -> set[str]:
     return plain.difference(*(schema.get("hints", ()) for schema in schemas))
 
 
-# All sites of a run ask of the same names.
-@lru_cache(maxsize=20_000)
-def looks_like_identifier(name: str) -> bool:
-    """Say whether a column's name tells that it says who, not what."""
-    return _IDENTIFIER.fullmatch(name.strip()) is not None
-
-
-def are_measured(name: str, numbers: Array) -> bool:
-    """Say whether (rows,) numbers, NaN where a cell is empty, are measured, though their column is called a number."""
-    known = numbers[np.isfinite(numbers)]
-    if _PERSON.search(name) is not None or re.search(r"(?i)id$|nr$|no$|num(ber|mer)?$", name.strip()):
-        known = known * _VISITS
-        broken = np.abs(known - np.rint(known)) > 1e-6 * np.maximum(np.abs(known), 1.0)
-    else:
-        broken = known != np.floor(known)
-    return bool(len(known) and broken.mean() > _MEASURED)
-
-
-@lru_cache(_NAMES_KEPT)
-def says_whose(name: str) -> bool:
-    """Say whether a column's name tells that it says whose rows these are, as patients' numbers do."""
-    return looks_like_identifier(name) and _PERSON.search(name) is not None
-
-
 def numbers_of(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:
     """Return (rows, features) numbers, NaN where a cell is empty or infinite; some columns at a time.
 
@@ -257,7 +188,7 @@ def numbers_of(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:
         if texts:
             block = block.assign(**{name: pd.to_numeric(block[name], errors="coerce") for name in texts})
         rounds = dtype == "float32" and len(frame) > 0 and set(kinds) != {np.dtype("float32")}
-        if rounds and blurred(block.to_numpy(dtype=np.float64, na_value=np.nan)).any():
+        if rounds and blurred(_within_float32(block.to_numpy(dtype=np.float64, na_value=np.nan))).any():
             return numbers_of(frame, features, "float64")
         numbers = values[:, start : start + _BLOCK_COLUMNS]
         # What float32 cannot hold becomes infinite, and counts as empty.
@@ -267,4 +198,12 @@ def numbers_of(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:
             numbers[:] = block.to_numpy(dtype=dtype) if of_numpy else block.to_numpy(dtype=dtype, na_value=np.nan)
         if (infinite := np.isinf(numbers)).any():
             numbers[infinite] = np.nan
+        if dtype == "float64":
+            numbers[:] = _within_float32(numbers)
     return values
+
+
+def _within_float32(numbers: Array) -> Array:
+    """Return float64 numbers with NaN for those that float32 cannot hold; the same array where there are none."""
+    large = np.abs(numbers) > FLOAT32_MAX
+    return np.where(large, np.nan, numbers) if large.any() else numbers

@@ -13,6 +13,7 @@ from v6_algorithm.data.rows.kind import listed
 _ROUNDING = 1e-6
 # Of how many rows, and so many standard deviations, a site's one value is not by chance.
 _FEWEST, _APART, _BY_CHANCE = 10, 2.0, 1e-3
+_FEWEST_FILLED = 40
 
 
 def tell_constant(features: Sequence[str], moments: Mapping[str, Moments], merged: Moments) -> list[str]:
@@ -71,5 +72,7 @@ def _is_apart(of_site: Moments, merged: Moments) -> np.ndarray:
     mean = of_site.mean + away
     low = np.floor(mean)
     codes = np.isclose((mean - low) * (low + 1 - mean), deviation**2, rtol=1e-6, atol=1e-12)
-    apart: np.ndarray = ((far | (rare & ~codes)) & varies & (count >= _FEWEST)).all(axis=0)
+    # Nor is one value of many rows, where it is neither a count of none or one, nor of a code: a temperature of 37.
+    filled = (of_site.count >= _FEWEST_FILLED) & ~np.isin(of_site.mean, (0.0, 1.0))
+    apart: np.ndarray = ((far | ((rare | filled) & ~codes)) & varies & (count >= _FEWEST)).all(axis=0)
     return apart

@@ -24,6 +24,7 @@ _APART, _FACTOR, _ALIKE, _WIDEST = 3.0, 4.0, 2.5, 1.0
 # Pounds in a kilogram, centimetres in an inch: mean and spread differ by these.
 _KNOWN, _NEAR, _NEAR_SPREAD, _KNOWN_APART = (2.2046, 2.54), 0.05, 0.25, 1.5
 _FACTOR_MIXED = 10.0
+_FACTOR_LOGARITHM = 100.0
 # Of a column that is called as a measurement of two units (`data.measurements`): how far sites' means may be from the
 # ratio of these units, by that ratio, and how unlike their relative spread. A unit changes no relative spread; children
 # weigh half of what adults do, and spread more.
@@ -123,6 +124,9 @@ def _differ(low: float, high: float, low_deviation: float, high_deviation: float
     if any(abs(factor / known - 1) < _NEAR and abs(spread / known - 1) < _NEAR_SPREAD for known in _KNOWN):
         return high - low > _KNOWN_APART * widest
     relative = low_deviation / low, high_deviation / high
+    # Numbers here and their logarithms there.
+    if factor >= _FACTOR_LOGARITHM and relative[0] < _AROUND_ZERO:
+        return True
     alike = max(relative) < _WIDEST and max(relative) < _ALIKE * min(relative)
     if factor >= _FACTOR and alike:
         return True
