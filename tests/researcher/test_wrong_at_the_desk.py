@@ -123,7 +123,7 @@ def test_a_table_that_may_not_be_read_is_told_without_a_name_of_python(desk: Pat
     from v6_algorithm.data.sources import TableSource
     from v6_algorithm.errors import DataError
 
-    with pytest.raises(DataError, match=r"^folder cannot be read: Is a directory$"):
+    with pytest.raises(DataError, match=r"^folder is a folder; a table is a file$"):
         TableSource("folder", type="csv").read()
 
 
