@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from v6_algorithm.data.imaging.files import read_image
+from v6_algorithm.data.imaging.picture import CAUSES, UnreadableImageError
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.exchange import png
 
@@ -82,3 +85,11 @@ def gan(**changes: Any) -> dict[str, Any]:
         "training": {"batch_size": 16},
     }
     return content | changes
+
+
+def cause_of(file: Path, dimensions: int = 2, channels: int | None = None, **options: Any) -> str:
+    """Return the cause by which an image is counted as unreadable."""
+    with pytest.raises(UnreadableImageError) as refused:
+        read_image(file, dimensions, channels, **options)
+    assert refused.value.cause in CAUSES
+    return refused.value.cause

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v6_algorithm.data.quantiles import CALLS, Cells, check_windows, next_windows, quantiles
+from v6_algorithm.data.quantiles import _CELLS, CALLS, Cells, check_windows, next_windows, quantiles
 from v6_algorithm.errors import WireError
 
 SHARES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -152,3 +152,10 @@ def test_cells_that_cannot_be_are_refused(change):
 def test_places_to_cut_that_cannot_be_are_refused(windows):
     with pytest.raises(WireError, match="places to cut"):
         check_windows(windows, 1)
+
+
+def test_as_many_places_to_cut_may_be_asked_for_as_a_column_has_cells():
+    windows = np.zeros((2, _CELLS, 2))
+    assert check_windows(windows, 2) is windows
+    with pytest.raises(WireError, match=f"{_CELLS} at most"):
+        check_windows(np.zeros((2, _CELLS + 1, 2)), 2)

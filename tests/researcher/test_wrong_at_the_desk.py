@@ -123,5 +123,27 @@ def test_a_table_that_may_not_be_read_is_told_without_a_name_of_python(desk: Pat
     from v6_algorithm.data.sources import TableSource
     from v6_algorithm.errors import DataError
 
-    with pytest.raises(DataError, match=r"^folder cannot be read: Is a directory$"):
+    with pytest.raises(DataError, match=r"^folder is a folder; a table is a file$"):
         TableSource("folder", type="csv").read()
+
+
+def test_who_sent_a_task_to_the_network_of_this_machine_comes_back_to_it_without_its_password(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    from v6_algorithm.researcher import network
+    from v6_algorithm.researcher.cli import connection
+    from v6_algorithm.researcher.cli.submit import _again
+
+    monkeypatch.setattr(network, "find", lambda folder: SimpleNamespace(url="http://127.0.0.1:9/api", password="p"))
+    monkeypatch.setattr(connection, "_local", None)
+    monkeypatch.setenv("V6_PASSWORD", "mine")
+    monkeypatch.delenv("V6_AUTH", raising=False)
+    assert connection.where("http://far/api", "ada", None, local=False) == ("http://far/api", "ada", "")
+    assert _again("watch", 3, "http://far/api", "ada").endswith("watch 3 --server http://far/api --username ada")
+    address, username, _ = connection.where("", "", None, local=True)
+    assert _again("watch", 3, address, username) == "v6-algorithm watch 3 --local"
+    done = CliRunner().invoke(app, ["watch", "3"], env={"V6_SERVER": "", "V6_USERNAME": ""})
+    assert "--server, --username: missing; or --local" in done.output
+    assert done.exit_code == 2

@@ -20,7 +20,7 @@ from v6_algorithm.coordinator.result.assemble import assemble
 from v6_algorithm.coordinator.rounds.initial_model import InitialModel, initial_model_from
 from v6_algorithm.coordinator.rounds.training import Rounds
 from v6_algorithm.coordinator.run_context import RunContext
-from v6_algorithm.coordinator.secure_aggregation import ALL_SITES, SummingFederation
+from v6_algorithm.coordinator.secure_aggregation import ALL_SITES, SummingFederation, threshold_of
 from v6_algorithm.data.preparation import Agreement
 from v6_algorithm.errors import ExperimentError, FederationError, Terminated
 from v6_algorithm.exchange.protocol import Federation
@@ -227,6 +227,7 @@ def check(federation: Federation, experiment: Experiment) -> Agreement:
     ask, quorum = Caller(federation, experiment, lambda event: None).prepare, quorum_of(experiment, names)
     sites, agreement = agree_on_columns(ask, experiment, names, quorum)
     if experiment.privacy.secure_aggregation is not None:
+        threshold_of(experiment, len(sites))
         return agreement
     groups = [[site] for site in sites] if experiment.mode == "local" else [sites]
     notes = dict.fromkeys(note for group in groups for note in plan(ask, experiment, agreement, group, quorum).notes)

@@ -59,6 +59,22 @@ class AggregationReport:
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+def threshold_of(experiment: Experiment, sites: int) -> int:
+    """Return how many of so many sites open a sum; raises ExperimentError where they are too few, or more than all."""
+    section = experiment.privacy.secure_aggregation
+    if section is None:
+        raise ValueError("the experiment does not ask for secure aggregation")
+    threshold = section.sites_needed(sites)
+    if (private := experiment.privacy.differential_privacy) is not None and private.unit == "site":
+        private.honest_of(threshold)
+    if not sites < 2 * threshold <= 2 * sites:
+        raise ExperimentError(
+            f"privacy.secure_aggregation.threshold: {section.threshold} is {threshold} of {sites} sites; "
+            f"allowed: {sites // 2 + 1} to {sites}, for two halves must not open two sums"
+        )
+    return threshold
+
+
 class SummingFederation:
     """A federation of one site, which is all sites of another, added up under masks.
 
@@ -98,9 +114,9 @@ class SummingFederation:
         # By fold the last round in whose sum a site was, where sites keep terms from round to round.
         self._kept: dict[str, dict[str, int]] = {}
         self._spec: wire.StateSpec = {}
-        self._check_threshold(len(sites))
+        threshold_of(experiment, len(sites))
         self.participants = self._agree_on_keys(sites)
-        self.threshold = self._check_threshold(len(self.participants))
+        self.threshold = threshold_of(experiment, len(self.participants))
         self._least = max(self.threshold, minimum)
         self._bits, self._words = fixed_point.words_for(section.bits, len(self.participants))
 
@@ -384,17 +400,6 @@ class SummingFederation:
             "call": self._number,
             "participants": [participant.to_json() for participant in self.participants],
         }
-
-    def _check_threshold(self, sites: int) -> int:
-        threshold = self._section.sites_needed(sites)
-        if (private := self._experiment.privacy.differential_privacy) is not None and private.unit == "site":
-            private.honest_of(threshold)
-        if not sites < 2 * threshold <= 2 * sites:
-            raise ExperimentError(
-                f"privacy.secure_aggregation.threshold: {self._section.threshold} is {threshold} of {sites} sites; "
-                f"allowed: {sites // 2 + 1} to {sites}, for two halves must not open two sums"
-            )
-        return threshold
 
     def _require(self, count: int, what: str, replies: Replies) -> None:
         if count < self._least:

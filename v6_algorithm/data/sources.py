@@ -234,7 +234,9 @@ class TableSource:
             raise DataError(f"reading {kind} needs the package {package}: pip install {package}{other}") from None
         except DataError:
             raise
-        except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        except IsADirectoryError:
+            raise DataError(f"{name} is a folder; a table is a file") from None
+        except (PermissionError, NotADirectoryError) as error:
             raise DataError(f"{name} cannot be read: {error.strerror}") from None
         except Exception as error:  # a parser's own message may quote the data
             why = begins_as(self.uri, kind) or f" ({type(error).__name__})"

@@ -9,8 +9,10 @@ from hospitals import command, tables, write
 from spying import Spy
 
 from v6_algorithm.coordinator.description.preflight import LEFT_OUT, STOPS, WARNING, preflight
+from v6_algorithm.coordinator.master import check
 from v6_algorithm.data.sources import TableSource
 from v6_algorithm.engines.simulation.simulate import local_federation, own_policy
+from v6_algorithm.errors import ExperimentError
 from v6_algorithm.experiment import Experiment
 
 CONTENT = {"data": {"target": "y", "features": ["a", "b"]}, "model": {"kind": "mlp", "hidden": [4]}, "rounds": 3}
@@ -117,3 +119,14 @@ def test_options_of_a_network_without_a_server_are_refused(tmp_path):
     done = command("check", write(tmp_path), "--hub", "amsterdam")
     assert done.exit_code == 2
     assert "--hub: goes with --server" in done.output
+
+
+def test_a_threshold_that_no_sum_would_be_opened_by_is_told_before_training():
+    report, _ = look(privacy={"secure_aggregation": {"threshold": 9}})
+    ((site, what),) = findings(report, STOPS)
+    assert (site, report["exit_code"]) == (None, 2)
+    assert what.startswith("privacy.secure_aggregation.threshold: 9 is 9 of 3 sites; allowed: 2 to 3")
+    experiment = Experiment.parse(CONTENT | {"privacy": {"secure_aggregation": {"threshold": 9}}})
+    sources = {name: TableSource(frame=frame) for name, frame in tables().items()}
+    with pytest.raises(ExperimentError, match=r"secure_aggregation\.threshold: 9 is 9 of 3 sites"):
+        check(local_federation(experiment, sources), experiment)

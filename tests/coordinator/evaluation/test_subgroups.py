@@ -221,7 +221,7 @@ def test_the_result_says_of_how_many_rows_the_group_is_not_told():
         experiment_of("ward", data=data, split="given"), {name: TableSource(frame=own) for name, own in sources.items()}
     )
     assert result["subgroups"]["test"]["ward"]["north"]["n"] == 35
-    assert any("ward: of 7 of 42 test rows the group is not told" in note for note in result["notes"])
+    assert any("ward: the group of 7 of 42 test rows is not told" in note for note in result["notes"])
 
 
 def test_where_every_group_is_withheld_the_result_says_so():
@@ -229,7 +229,7 @@ def test_where_every_group_is_withheld_the_result_says_so():
     sources = {name: TableSource(frame=planted({"north": 6, "west": 2})) for name in ("here", "there")}
     _, result = go(experiment_of("ward", data=data, split="given"), sources)
     assert result["subgroups"] == {}
-    assert any("ward: of 16 of 16 test rows the group is not told" in note for note in result["notes"])
+    assert any("ward: the group of 16 of 16 test rows is not told" in note for note in result["notes"])
 
 
 def test_no_part_of_the_folds_is_told_by_itself(hospitals):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from v6_algorithm.data.description import leaks, repeats, table_columns
+from v6_algorithm.data.description import hints, leaks, repeats, table_columns
 from v6_algorithm.data.description.describe import codes_of, column_kinds, hints_of
 from v6_algorithm.data.description.table_columns import TableColumns
 from v6_algorithm.data.targets import TargetColumn
@@ -93,3 +93,30 @@ def test_hashes_of_rows_do_not_follow_from_how_many_are_looked_at_together(monke
     zero = frame.assign(copy=np.where(frame["copy"] == 1, 0.0, 1.0))
     negative = zero.assign(copy=np.where(zero["copy"] == 0, -0.0, 1.0))
     np.testing.assert_array_equal(*(repeats.row_hashes(one, kinds, {}).hashes for one in (zero, negative)))
+
+
+def test_columns_that_begin_with_a_fraction_are_not_searched_to_their_end(monkeypatch):
+    rows = 1000
+    numbers = np.random.default_rng(2).standard_normal((rows, 3)) + 50
+    late = np.arange(rows) % 7.0
+    late[-1] = 3.5
+    frame = pd.DataFrame(numbers, columns=["a", "b", "c"]).assign(late=late, code=np.arange(rows) % 3.0)
+    converted, floored = [], []
+    block, floor = TableColumns._block, np.floor
+
+    def spied(self, names, rows):
+        converted.append((tuple(names), None if rows is None else len(rows)))
+        return block(self, names, rows)
+
+    def counted(array, *more):
+        floored.append(np.size(array))
+        return floor(array, *more)
+
+    monkeypatch.setattr(TableColumns, "_block", spied)
+    assert codes_of(frame, 5) == {"code": (0, 1, 2)}
+    assert converted == [(tuple(frame), 100), (("late", "code"), None)]
+    monkeypatch.setattr(hints.np, "floor", counted)
+    plain = hints.without_hint(frame.to_numpy())
+    # All of the first hundred rows, and the other rows of two columns.
+    assert sum(floored) <= 5 * 100 + 2 * (rows - 100)
+    assert plain[:3].all()

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import scan
+from pictures import cause_of, scan
 
 from v6_algorithm.data.imaging.files import read_image
-from v6_algorithm.data.imaging.picture import CAUSES, UnreadableImageError
 
 pydicom = pytest.importorskip("pydicom")
 RNG = np.random.default_rng(11)
@@ -36,13 +35,6 @@ def stack(file, places, **attributes):
     groups = {"SharedFunctionalGroupsSequence": pydicom.Sequence([shared])}
     groups |= {"PerFrameFunctionalGroupsSequence": pydicom.Sequence(frames)}
     return scan(file, VOLUME, **groups, **attributes)
-
-
-def cause_of(file, dimensions):
-    with pytest.raises(UnreadableImageError) as refused:
-        read_image(file, dimensions, None)
-    assert refused.value.cause in CAUSES
-    return refused.value.cause
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,11 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from pictures import scan
+from pictures import cause_of, scan
 
 from v6_algorithm.data.imaging.detached import with_companions
 from v6_algorithm.data.imaging.files import read_image
 from v6_algorithm.data.imaging.naming import count_unfitting, table_of_names
-from v6_algorithm.data.imaging.picture import CAUSES, UnreadableImageError
 from v6_algorithm.data.imaging.stack import find_images
 from v6_algorithm.errors import DataError
 
@@ -37,13 +36,6 @@ def series(folder, *, places=range(5), turn=TURN, uids=("1.2",), **attributes):
     return folder
 
 
-def cause_of(folder, dimensions=3):
-    with pytest.raises(UnreadableImageError) as refused:
-        read_image(folder, dimensions, None)
-    assert refused.value.cause in CAUSES
-    return refused.value.cause
-
-
 def test_a_series_is_the_volume_that_its_nifti_is(tmp_path):
     picture = read_image(series(tmp_path / "p1"), 3, None)
     affine = np.eye(4)
@@ -67,7 +59,7 @@ def test_a_series_is_the_volume_that_its_nifti_is(tmp_path):
     ],
 )
 def test_what_is_no_even_volume_is_refused_by_name(tmp_path, options, cause):
-    assert cause_of(series(tmp_path / "p1", **options)) == cause
+    assert cause_of(series(tmp_path / "p1", **options), 3) == cause
 
 
 def test_slices_of_other_sizes_or_without_places_are_refused(tmp_path):
@@ -75,7 +67,7 @@ def test_slices_of_other_sizes_or_without_places_are_refused(tmp_path):
     content = pydicom.dcmread(folder / "IM2")
     del content.ImagePositionPatient
     content.save_as(folder / "IM2")
-    assert cause_of(folder) == "geometry"
+    assert cause_of(folder, 3) == "geometry"
 
 
 def test_in_a_problem_of_images_a_folder_of_several_is_no_volume(tmp_path):

@@ -6,9 +6,10 @@ import struct
 
 import numpy as np
 import pytest
+from pictures import cause_of
 
 from v6_algorithm.data.imaging.files import read_image
-from v6_algorithm.data.imaging.picture import CAUSES, UnreadableImageError
+from v6_algorithm.data.imaging.picture import CAUSES
 
 pillow = pytest.importorskip("PIL.Image")
 RNG = np.random.default_rng(3)
@@ -36,13 +37,6 @@ def tiff(file, content, width, height, bits, *, kind=1, photometric=1, samples=1
     page = content.ljust(start - 8, b"\0") + struct.pack("<H", len(tags)) + entries + b"\0\0\0\0" + further
     file.write_bytes(b"II*\0" + struct.pack("<I", start) + page)
     return file
-
-
-def cause_of(file, dimensions=2, channels=None):
-    with pytest.raises(UnreadableImageError) as refused:
-        read_image(file, dimensions, channels)
-    assert refused.value.cause in CAUSES
-    return refused.value.cause
 
 
 def test_twelve_bits_are_zero_to_one_as_sixteen_are(tmp_path):

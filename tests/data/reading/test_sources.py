@@ -237,7 +237,7 @@ def test_a_file_that_cannot_be_read_is_refused_without_quoting_it(write, name, c
 
 
 def test_a_folder_is_refused(tmp_path):
-    with pytest.raises(DataError, match="cannot be read as csv"):
+    with pytest.raises(DataError, match="is a folder; a table is a file"):
         TableSource(str(tmp_path)).read()
 
 

@@ -1,7 +1,10 @@
 """A parquet file of many numbers is read as arrays: the same cells, types and names as pyarrow's own frame has."""
 
+import threading
+
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from v6_algorithm.data.reading import parquet
@@ -64,3 +67,37 @@ def test_numbers_of_a_wide_parquet_file_stand_in_one_array(tmp_path, monkeypatch
     for first, last in ((0, 7), (12, 23)):
         assert np.shares_memory(read.iloc[:, first:last].to_numpy(), read.iloc[:, [first]].to_numpy())
         assert np.shares_memory(read.iloc[:, first : last + 1].to_numpy(), read.iloc[:, last : last + 1].to_numpy())
+
+
+def test_next_columns_of_a_wide_parquet_file_are_read_while_the_former_are_looked_at(tmp_path, monkeypatch):
+    written = pd.DataFrame(GENERATOR.standard_normal((5, 12)).astype("float32")).rename(columns="x{}".format)
+    written.to_parquet(tmp_path / "table.parquet")
+    monkeypatch.setattr(parquet, "_BLOCK", 4)
+    read, readers = pq.ParquetFile.read, []
+
+    def spied(self, columns=None, **more):
+        readers.append((columns, threading.current_thread() is threading.main_thread()))
+        return read(self, columns, **more)
+
+    monkeypatch.setattr(pq.ParquetFile, "read", spied)
+    pd.testing.assert_frame_equal(TableSource(str(tmp_path / "table.parquet")).read(exact=set()), written)
+    names = written.columns.tolist()
+    assert readers == [(names[:4], True), (names[4:8], False), (names[8:], False)]
+
+
+def test_long_columns_of_a_parquet_file_are_not_copied(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "_ROWS_OF_LONG", 20)
+    written = pd.DataFrame(GENERATOR.standard_normal((20, 3)).astype("float32"), columns=list("abc"))
+    written.insert(1, "word", ["yes", "no"] * 10)
+    written.to_parquet(tmp_path / "table.parquet")
+    tables, read = [], pq.ParquetFile.read
+
+    def kept(*given, **more):
+        tables.append(read(*given, **more))
+        return tables[-1]
+
+    monkeypatch.setattr(pq.ParquetFile, "read", kept)
+    frame = TableSource(str(tmp_path / "table.parquet")).read()
+    pd.testing.assert_frame_equal(frame, written)
+    for name in "abc":
+        assert np.shares_memory(frame[name].to_numpy(), tables[0][name].chunk(0).to_numpy())

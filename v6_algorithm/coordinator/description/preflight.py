@@ -16,6 +16,7 @@ from v6_algorithm.coordinator.master import quorum_of
 from v6_algorithm.coordinator.preparation.negotiate import agree_on_columns, plan
 from v6_algorithm.coordinator.preparation.plan import Plan
 from v6_algorithm.coordinator.preparation.schema_checks import check_policy
+from v6_algorithm.coordinator.secure_aggregation import threshold_of
 from v6_algorithm.data.preparation import Agreement
 from v6_algorithm.errors import ExperimentError, FederationError, V6AlgorithmError, WireError
 from v6_algorithm.exchange import wire
@@ -114,6 +115,7 @@ class _Preflight:
         self._tables(self._calls[-1], agreement)
         self._notes += [note for note in agreement.notes if "took no part" not in note]
         if experiment.privacy.secure_aggregation is not None:
+            threshold_of(experiment, len(sites))
             self._notes.append("sums over the rows are made under secure aggregation, so they were not asked for")
         else:
             groups = [[site] for site in sites] if experiment.mode == "local" else [sites]

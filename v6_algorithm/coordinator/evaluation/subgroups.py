@@ -206,7 +206,7 @@ def withheld(
             silent = rows - sum(group["n"] for group in groups.get(part, {}).get(column, {}).values())
             if silent > 0:
                 notes.append(
-                    f"evaluation.subgroups: {column}: of {silent} of {rows} {part} rows the group is not told, for "
+                    f"evaluation.subgroups: {column}: the group of {silent} of {rows} {part} rows is not told, for "
                     "groups of few rows stay at their site"
                 )
     return notes

@@ -121,8 +121,16 @@ def codes_of(frame: pd.DataFrame, smallest: int, columns: TableColumns | None = 
 
     Each must be of at least so many rows.
     """
+    columns = columns or TableColumns(frame)
+    # Most columns show a fraction in their first rows, and are not looked at further.
+    may_hold = [
+        name
+        for names, numbers in columns.blocks(rows=np.arange(min(len(frame), _FIRST_ROWS)))
+        for name, fraction in zip(names, (numbers > np.floor(numbers)).any(axis=0).tolist(), strict=True)
+        if not fraction
+    ]
     codes: dict[str, tuple[int, ...]] = {}
-    for names, numbers in (columns or TableColumns(frame)).blocks():
+    for names, numbers in columns.blocks(may_hold):
         low, high = np.fmin.reduce(numbers, axis=0), np.fmax.reduce(numbers, axis=0)
         far = np.maximum(np.abs(low), np.abs(high))
         may = np.flatnonzero((low == np.floor(low)) & (high == np.floor(high)) & (far <= _LARGEST_CODE) & (low < high))

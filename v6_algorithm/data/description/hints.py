@@ -295,14 +295,14 @@ def without_hint(numbers: np.ndarray) -> np.ndarray:
     Nothing of numbers that float32 holds, of which one has a fraction or comes twice; of others it has to look closer.
     """
     low, high = np.fmin.reduce(numbers, axis=0), np.fmax.reduce(numbers, axis=0)
-    # Of NaN it is True.
-    broken, empty = numbers != np.floor(numbers), np.isnan(numbers)
-    fractions = (broken & ~empty).any(axis=0) | empty.all(axis=0)
+    fractions = _with_fraction(numbers) | np.isnan(low)
     ordered = np.sort(numbers[:_ROWS_THAT_COUNT], axis=0)
     up = (low >= _ABOVE_YEARS) & (ordered == numbers[:_ROWS_THAT_COUNT]).all(axis=0)
     repeats = (ordered[1:] == ordered[:-1]).any(axis=0)
     coded = np.isin(low, BELOW_ZERO) | np.isin(high, TOP_CODES) | (high == NINE) | may_have_zeros(numbers, low, high)
-    dotted = fractions & (high < 1000) & (high >= 100) & ((~broken).sum(axis=0) >= _FEWEST_DOTTED)
+    dotted = fractions & (high < 1000) & (high >= 100)
+    some = numbers[:, dotted]
+    dotted[dotted] = (some == np.floor(some)).sum(axis=0) >= _FEWEST_DOTTED
     days = np.logical_or.reduce([(low >= start) & (high < end) for start, end in _DATES_FROM])
     aged = (high > _GROWN) & (high <= _OLDEST[1])
     days |= aged & ((high > _OLDEST[0]) | ((low < 0) & (low >= _UNBORN)))
@@ -310,6 +310,17 @@ def without_hint(numbers: np.ndarray) -> np.ndarray:
     plain: np.ndarray = (fractions | (repeats & ~up)) & ~large & ~coded & ~dotted & ~days
     plain &= ~may_have_two_units(numbers, low, high) & ~may_have_outlier(numbers, low, high)
     return plain
+
+
+def _with_fraction(numbers: np.ndarray) -> np.ndarray:
+    """Say of which columns, (columns,) bool of (rows, columns) float64, some number has a fraction."""
+    # Mostly one of the first has.
+    first, others = numbers[:_ROWS_THAT_COUNT], numbers[_ROWS_THAT_COUNT:]
+    found: np.ndarray = (first > np.floor(first)).any(axis=0)
+    if len(others) and not found.all():
+        some = others[:, ~found]
+        found[~found] = (some > np.floor(some)).any(axis=0)
+    return found
 
 
 def _one_form(rows: Mapping[str, int], patterns: Mapping[str, re.Pattern[str]], share: float = 1.0) -> str | None:

@@ -84,7 +84,9 @@ def row_hashes(
         step = max(_CACHED_CELLS // len(some), 1)
         for start in range(0, len(block), step):
             rows = slice(start, start + step)
-            hashes[rows] += _mixed(_cells(block[rows]).view(np.uint64) + starts).sum(axis=1, dtype=np.uint64)
+            cells = _cells(block[rows]).view(np.uint64)
+            cells += starts
+            hashes[rows] += _mixed(cells).sum(axis=1, dtype=np.uint64)
     return None if alike > _MOST_ALIKE else RowHashes(hashes, alike)
 
 
@@ -103,7 +105,8 @@ def _mixed(words: Array) -> Array:
 def _cells(block: Array) -> Array:
     """Return a copy of (rows, columns) float64 with one number for what is empty; zero is one number, too."""
     cells = block + 0.0
-    np.copyto(cells, _EMPTY, where=np.isnan(cells))
+    if (empty := np.isnan(cells)).any():
+        np.copyto(cells, _EMPTY, where=empty)
     return cells
 
 

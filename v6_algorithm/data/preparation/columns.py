@@ -271,6 +271,9 @@ def tell_numbers(
     from v6_algorithm.data.rows.kind import listed
 
     notes = []
+    # Of 18,000 columns none may have a hint.
+    hinted = {name for of_site in hints.values() for name in of_site}
+    used = [name for name in used if name in hinted]
     for reason in reasons:
         at = {name: [site for site, of_site in hints.items() if of_site.get(name) == reason] for name in used}
         for name, sites in at.items():

@@ -89,18 +89,22 @@ def _measure(values: Array, *, with_range: bool) -> tuple[Array, ...]:
     """Return count, mean, squares, low and high of each column."""
     # A copy, which is worked on where it is: most tables have no empty cell, and nothing to be put in its place.
     values = np.array(values, dtype=np.float64)
-    empty = np.isnan(values)
-    some_empty = bool(empty.any())
-    count = len(values) - empty.sum(axis=0).astype(np.float64)
+    total = values.sum(axis=0)
+    count = np.full(values.shape[1], float(len(values)))
+    # A sum with an empty cell is NaN.
+    empty = np.isnan(values) if np.isnan(total).any() else None
+    if empty is not None:
+        count -= empty.sum(axis=0)
     low = high = np.zeros(values.shape[1])
     if with_range and len(values):
-        low = np.where(count > 0, np.where(empty, np.inf, values).min(axis=0), 0.0)
-        high = np.where(count > 0, np.where(empty, -np.inf, values).max(axis=0), 0.0)
-    if some_empty:
+        low = np.where(count > 0, values.min(axis=0, initial=np.inf, where=True if empty is None else ~empty), 0.0)
+        high = np.where(count > 0, values.max(axis=0, initial=-np.inf, where=True if empty is None else ~empty), 0.0)
+    if empty is not None:
         values[empty] = 0.0
-    mean = values.sum(axis=0) / np.maximum(count, 1)
+        total = values.sum(axis=0)
+    mean = total / np.maximum(count, 1)
     values -= mean
-    if some_empty:
+    if empty is not None:
         values[empty] = 0.0
     squares = np.square(values, out=values).sum(axis=0)
     return count, mean, squares, low, high

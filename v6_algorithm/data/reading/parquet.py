@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +14,14 @@ from v6_algorithm.data.reading.cells import bare, blurred, some_rows
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-# Columns that are read at once: at 17,000 rows of float64, 70 MB.
+# Columns that are read at once, and as many are on their way: at 17,000 rows of float64, 70 MB.
 _BLOCK = 512
 # Cells from which on threads take less time than waking them does.
 _CELLS_FOR_THREADS = 100_000
+# Columns as long as these, and so few of them, stay where Arrow has put them: one array of them all would be a copy.
+_ROWS_OF_LONG, _MOST_LONG = 10_000, 64
 
 
 def read_parquet(
@@ -37,7 +41,7 @@ def read_parquet(
     import pandas as pd
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(uri) as file:
+    with pq.ParquetFile(uri) as file, ThreadPoolExecutor(1) as reader:
         schema = file.schema_arrow
         # What pandas wrote as a row's name is no column.
         index = (schema.pandas_metadata or {}).get("index_columns", [])
@@ -51,20 +55,33 @@ def read_parquet(
         threads = rows * len(names) >= _CELLS_FOR_THREADS
         blocks = _Blocks(rows, len(names) if exact is not None and len(names) > _BLOCK else 0)
         # A table without rows or wanted columns still has its columns' names to tell.
-        for start in range(0, len(names), _BLOCK) if rows else ():
-            block = names[start : start + _BLOCK]
-            whole = block == schema.names
-            table = file.read(None if whole else block, use_threads=threads)
-            # Arrow takes `a` to mean `a.b` as well.
-            table = table if whole else table.select(block)
+        parts: list[list[str] | None] = [names[start : start + _BLOCK] for start in range(0, len(names), _BLOCK)]
+        parts = [None] if len(parts) == 1 and names == schema.names else parts
+        for table in _read_blocks(file, parts, reader, threads=threads) if rows else ():
             if exact is not None:
                 # What pandas wrote of 18,000 columns would be read again with each block; a cast leaves it out as well.
                 table = table.replace_schema_metadata(None)
                 narrow = _narrowed(table, exact)
                 table = table if narrow == table.schema else table.cast(narrow, safe=False)
             blocks.add(table)
-            del table
     return blocks.frame() if rows and names else pd.DataFrame(columns=columns)
+
+
+def _read_blocks(
+    file: pq.ParquetFile, blocks: list[list[str] | None], reader: ThreadPoolExecutor, *, threads: bool
+) -> Iterator[pa.Table]:
+    """Yield columns of a file, or all for None, some at a time; the next are read while the former are looked at."""
+
+    def read(block: list[str] | None) -> pa.Table:
+        table = file.read(block, use_threads=threads)
+        # Arrow takes `a` to mean `a.b` as well.
+        return table if block is None else table.select(block)
+
+    coming: list[Future[pa.Table]] = []
+    for number, block in enumerate(blocks, 1):
+        table = coming.pop().result() if coming else read(block)
+        coming = [reader.submit(read, following) for following in blocks[number : number + 1]]
+        yield table
 
 
 class _Blocks:
@@ -87,8 +104,9 @@ class _Blocks:
 
         if not len(self._numbers) or any(kind != pa.float32() for kind in table.schema.types):
             self._close()
+            long = len(table) >= _ROWS_OF_LONG and table.num_columns <= _MOST_LONG
             # Threads are woken for each of many columns, and copying one takes less than that.
-            self._frames.append(table.to_pandas(use_threads=False))
+            self._frames.append(table.to_pandas(use_threads=False, split_blocks=long))
             return
         place = self._before + len(self._names)
         for row, column in enumerate(table.columns, place):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -64,12 +64,16 @@ class Numbers(RowKind):
         used |= {*data.exclude, *data.categorical, data.measures}
         everywhere, left_out = [], LeftOut()
         names = dict.fromkeys(name for schema in schemas.values() for name in schema["columns"])
+        plain = _plain_numbers(schemas.values())
         for name in names:
+            if name in used:
+                continue
+            if name in plain and not looks_like_identifier(name):
+                everywhere.append(name)
+                continue
             kinds = {site: schema["columns"].get(name) for site, schema in schemas.items()}
             hints = {site: str(schema.get("hints", {}).get(name, "")) for site, schema in schemas.items()}
             numeric = [site for site, kind in kinds.items() if kind == "numeric"]
-            if name in used:
-                continue
             identifies = looks_like_identifier(name) and "measured" not in hints.values()
             if identifies and not (name.startswith("Unnamed: ") and not numeric):
                 left_out.identifiers.append(name)
@@ -156,6 +160,13 @@ def _alike(names: Sequence[str]) -> str:
         if units
         else ""
     )
+
+
+def _plain_numbers(schemas: Collection[Mapping[str, Any]]) -> set[str]:
+    """Name the columns that hold numbers at every site, and of which none has anything to say."""
+    at_sites = [{name for name, kind in schema["columns"].items() if kind == "numeric"} for schema in schemas]
+    plain = set.intersection(*at_sites) if at_sites else set()
+    return plain.difference(*(schema.get("hints", ()) for schema in schemas))
 
 
 def numbers_of(frame: pd.DataFrame, features: list[str], dtype: str) -> Array:

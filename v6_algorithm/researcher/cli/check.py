@@ -33,6 +33,7 @@ def check(
     image: Annotated[
         str | None, typer.Option(metavar="NAME", envvar="V6_IMAGE", help="With --server: the image that would run.")
     ] = None,
+    local: connection.Local = False,
     collaboration: connection.CollaborationName = None,
     organization: connection.Organizations = None,
     hub: connection.Hub = None,
@@ -62,6 +63,8 @@ def check(
         refuse_file(out, force)
         experiment = load_experiment(file, set_)
         read_weights(experiment, file.parent)
+        if local:
+            server, username, image = connection.where("", "", "", local=True)
         if server is None:
             # An image may stand in the environment for other commands.
             options = {"--collaboration": collaboration, "--organization": organization, "--hub": hub}

@@ -33,6 +33,9 @@ Address = Annotated[
 Username = Annotated[
     str, typer.Option("--username", metavar="NAME", envvar="V6_USERNAME", help="Password: V6_PASSWORD, or a prompt.")
 ]
+Local = Annotated[
+    bool, typer.Option("--local", help="On the network that `network start` has started on this machine.")
+]
 PrivateKey = Annotated[
     Path | None,
     typer.Option(
@@ -64,19 +67,39 @@ Query = Annotated[str | None, typer.Option(metavar="SQL", help="For SQL database
 Sheet = Annotated[str | None, typer.Option(metavar="NAME", help="For Excel files.")]
 
 
-def where(server: str, username: str, image: str, *, local: bool) -> tuple[str, str, str]:
-    """Return address, name and image: those given, or with `local` those of the network on this machine."""
+# The address of the network on this machine, where a command went there by --local.
+_local: str | None = None
+
+
+def again_at(address: str, username: str) -> list[str]:
+    """Return the options by which a later command comes to the same server."""
+    return ["--local"] if address == _local else ["--server", address, "--username", username]
+
+
+def log_in_where(server: str, username: str, *, local: bool) -> tuple[Server, str, str]:
+    """Log in at a server, or with `local` at that of the network on this machine; return its address and name too."""
+    server, username, _ = where(server, username, None, local=local)
+    return log_in(server, username), server, username
+
+
+def where(server: str, username: str, image: str | None, *, local: bool) -> tuple[str, str, str]:
+    """Return address, name and image: those given, or with `local` those of the network on this machine.
+
+    An image of None is not asked for, and comes back empty.
+    """
+    global _local
     if local:
         from v6_algorithm.researcher import network
 
         folder = Path(os.environ.get("V6_LOCAL_NETWORK") or network.default_folder())
         there = network.find(folder.resolve())
         os.environ["V6_PASSWORD"] = there.password
+        _local = there.url
         return there.url, network.USERNAME, network.IMAGE
     given = {"--server": server, "--username": username, "--image": image}
-    if missing := [name for name, value in given.items() if not value]:
+    if missing := [name for name, value in given.items() if value == ""]:
         raise ExperimentError(f"{', '.join(missing)}: missing; or --local, after `v6-algorithm network start FILE`")
-    return server, username, image
+    return server, username, image or ""
 
 
 def log_in(address: str, username: str) -> Server:

@@ -42,9 +42,7 @@ def submit(
     image: Annotated[
         str, typer.Option(metavar="NAME", envvar="V6_IMAGE", help="REGISTRY/v6-algorithm:TAG, or …@sha256:DIGEST.")
     ] = "",
-    local: Annotated[
-        bool, typer.Option("--local", help="To the network that `network start` has started on this machine.")
-    ] = False,
+    local: connection.Local = False,
     collaboration: connection.CollaborationName = None,
     organization: connection.Organizations = None,
     hub: connection.Hub = None,
@@ -134,8 +132,9 @@ def submit(
 
 def watch(
     task: Annotated[int, typer.Argument(help="The task's id, which `submit` prints.", show_default=False)],
-    server: connection.Address,
-    username: connection.Username,
+    server: connection.Address = "",
+    username: connection.Username = "",
+    local: connection.Local = False,
     private_key: connection.PrivateKey = None,
     out_dir: Out = None,
     central: Annotated[
@@ -156,7 +155,7 @@ def watch(
         _check_trackers(track)
         source = Source(uri=str(central)) if central else None
         table = open_table(source, Path.cwd(), "--central") if source else None
-        session = connection.log_in(server, username)
+        session, server, username = connection.log_in_where(server, username, local=local)
         if private_key is not None:
             connection.tell_note(session.encrypt_with(private_key))
         submitted = session.task(task)
@@ -174,13 +173,14 @@ def watch(
 
 def cancel(
     task: Annotated[int, typer.Argument(help="The task's id, which `submit` prints.", show_default=False)],
-    server: connection.Address,
-    username: connection.Username,
+    server: connection.Address = "",
+    username: connection.Username = "",
+    local: connection.Local = False,
     json_: Json = False,
 ) -> None:
     """Stop a task at all nodes; what it computed is lost."""
     with explained(json_):
-        connection.log_in(server, username).cancel(task)
+        connection.log_in_where(server, username, local=local)[0].cancel(task)
         say(f"task {task}: the nodes were told to stop it")
         tell({"task": task, "cancelled": True})
 
@@ -283,6 +283,6 @@ def _end(
 
 def _again(command: str, task: int, address: str, username: str, out_dir: Path | None = None) -> str:
     where = ["--out", str(out_dir)] if out_dir is not None else []
-    again = shlex.join(["v6-algorithm", command, str(task), "--server", address, "--username", username, *where])
+    again = shlex.join(["v6-algorithm", command, str(task), *connection.again_at(address, username), *where])
     keycloak = os.environ.get("V6_AUTH")
     return f"V6_AUTH={shlex.quote(keycloak)} {again}" if keycloak else again

@@ -134,8 +134,8 @@ class Guard:
         if approved is not None and fingerprint(experiment) not in approved:
             raise PolicyError(
                 f"only approved experiments are answered here, and this one ({fingerprint(experiment)[:12]}…) is "
-                f"not one of the {len(approved)}; `v6-algorithm approve FILE` prints what its owner enters in "
-                f"{BY_FIELD['approved_experiments'].variable}"
+                f"not among them ({len(approved)} approved); `v6-algorithm approve FILE` prints what its owner "
+                f"enters in {BY_FIELD['approved_experiments'].variable}"
             )
 
     @property
