@@ -12,6 +12,7 @@ import v6_algorithm.api as v6
 from v6_algorithm.coordinator.preparation.event_times import tell_met
 from v6_algorithm.coordinator.preparation.notes.constant_columns import tell_constant
 from v6_algorithm.coordinator.preparation.notes.value_ranges import tell_ranges
+from v6_algorithm.coordinator.result.diagnostics import by_target
 from v6_algorithm.data.description.hints import hint, without_hint
 from v6_algorithm.data.description.unknown import unknown_labels
 from v6_algorithm.data.identifiers import looks_like_identifier, says_whose
@@ -24,6 +25,7 @@ from v6_algorithm.data.targets import TargetColumn, labels_of
 from v6_algorithm.data.where import rows_where
 from v6_algorithm.errors import DataError, ExperimentError
 from v6_algorithm.experiment import Data, Experiment, Given
+from v6_algorithm.learning.metrics.states import CheckedState
 
 RNG = np.random.default_rng(3)
 BMI = RNG.normal(27, 4, 160).round(1)
@@ -339,3 +341,9 @@ def test_a_mapping_of_columns_is_no_site_and_its_cells_are_not_shown():
     ) as error:
         v6.run({"data": {"target": "ill"}}, {"a": {"age": [71.5, 62.5], "ill": [0, 1]}})
     assert "71.5" not in str(error.value)
+
+
+def test_a_classification_of_several_targets_is_not_checked_again_after_its_folds_were_merged():
+    """Under policy standard its merged state has the sites' parts, and a run ended after training."""
+    state = {"kind": "multitask", "tasks": {"sex": {"kind": "classification", "parts": []}}}
+    assert isinstance(by_target({"a": CheckedState(state)}, "")["sex"]["a"], CheckedState)

@@ -21,6 +21,7 @@ from v6_algorithm.learning.metrics.classification_state import histograms
 from v6_algorithm.learning.metrics.histogram import logits, lower_edges, nearest_edges
 from v6_algorithm.learning.metrics.intervals.proportions import Z
 from v6_algorithm.learning.metrics.recalibration import recalibrate
+from v6_algorithm.learning.metrics.states import CheckedState
 from v6_algorithm.learning.metrics.survival import auroc_over_time, calibration_at_horizons, calibration_over_time
 
 # Fewest rows between two points of a ROC curve: one of single steps would be the list of all scores.
@@ -117,7 +118,9 @@ def by_target(states: Mapping[str, dict[str, Any]], target: str) -> dict[str, di
         tasks = state["tasks"] if state["kind"] == "multitask" else {target: state}
         for task, task_state in tasks.items():
             if task_state["kind"] == "classification":
-                by_target.setdefault(task, {})[name] = task_state
+                # A task's state was checked with all of it; merged over folds it has more keys than a site may send.
+                whole = isinstance(state, CheckedState)
+                by_target.setdefault(task, {})[name] = CheckedState(task_state) if whole else task_state
     return by_target
 
 
