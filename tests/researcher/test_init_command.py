@@ -121,7 +121,7 @@ def test_report_makes_a_page_anew_and_compares_runs(hospitals):
     assert "one" in done.output
     assert "AUROC" in done.output
     assert '"two"' in call("report", "one", "two", "--json").output
-    assert "no result can be read" in call("report", "nowhere").output
+    assert "nowhere: there is no file or folder of that name" in call("report", "nowhere").output
 
 
 @pytest.fixture
