@@ -30,7 +30,7 @@ from v6_algorithm.data.sources import TableSource
 from v6_algorithm.errors import DataError
 from v6_algorithm.experiment.table_form import TableForm
 
-TESTS = Path(__file__).resolve().parents[1] / "tests" / "data"
+TESTS = Path(__file__).resolve().parents[1] / "tests" / "data" / "imaging"
 # Survival sets of lifelines: time and event, and columns that are numbers.
 SURVIVAL = {
     "rossi": ("week", "arrest"),
