@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from v6_algorithm.site.work import Work
 
+# Of so many rows one value is no accident.
+_FEWEST_ALIKE = 10
+
 
 def table_facts(work: Work, columns: TableColumns, schema: dict[str, Any], *, sizes: bool) -> dict[str, Any]:
     """Return entries of a site's schema: columns that tell the target, columns of codes, copies of rows.
@@ -50,19 +53,26 @@ def table_facts(work: Work, columns: TableColumns, schema: dict[str, Any], *, si
         if work.policy.patient_hashes and not hides:
             key = work.policy.aggregation_secret or digest(work.experiment.for_sites())
             facts["table"] = hashes.of_table(key.encode())
-    if sizes and (size := _target_size(work, frame)) is not None:
-        facts["target_size"] = size
+    if sizes and (told := _target_sizes(work, frame)):
+        facts["target_sizes"] = told
     return facts
 
 
-def _target_size(work: Work, frame: pd.DataFrame) -> tuple[int, float] | None:
-    """Return of how many rows the number that is learned is not 0, and the mean binary logarithm of its size there."""
+def _target_sizes(work: Work, frame: pd.DataFrame) -> dict[str, tuple[int, float | None]]:
+    """Return by column of how many rows a number that is learned is not 0, and the mean binary logarithm of its size.
+
+    None in the logarithm's place where all rows with a number have the same.
+    """
     from v6_algorithm.data.targets import encoded_target
 
-    if len(work.targets) != 1 or work.targets[0].kind != "number":
-        return None
-    _, values = encoded_target(frame[work.targets[0].column], work.targets[0])
-    sizes = np.abs(values[values != 0])
-    if len(sizes) < max(work.policy.minimum_cell, 1):
-        return None
-    return len(sizes), float(np.log2(sizes).mean())
+    told: dict[str, tuple[int, float | None]] = {}
+    for target in work.targets:
+        if target.kind not in ("number", "count"):
+            continue
+        _, values = encoded_target(frame[target.column], target)
+        sizes = np.abs(values[values != 0])
+        if len(values) >= max(work.policy.minimum_cell, _FEWEST_ALIKE) and (values == values[0]).all():
+            told[target.column] = (len(sizes), None)
+        elif len(sizes) >= max(work.policy.minimum_cell, 1) and target.kind == "number":
+            told[target.column] = (len(sizes), float(np.log2(sizes).mean()))
+    return told

@@ -17,6 +17,7 @@ from v6_algorithm.coordinator.preparation.notes.value_ranges import (
 from v6_algorithm.data.description.describe import codes_of
 from v6_algorithm.data.preparation.statistics import Moments
 from v6_algorithm.errors import WireError
+from v6_algorithm.experiment import Data
 from v6_algorithm.researcher.report.coefficients import fit_text
 
 # Mean and standard deviation at one site, and what the other writes of the same.
@@ -118,10 +119,15 @@ def test_a_site_between_those_of_two_units_hides_neither():
 
 
 def test_a_target_in_its_two_units_is_told_by_its_name():
-    sizes = {"p": {"target_size": (90, np.log2(81.0))}, "q": {"target_size": (80, np.log2(170.0))}}
-    (note,) = tell_target_sizes(sizes, "weight")
+    def told(name):
+        sizes = {"p": (90, np.log2(81.0)), "q": (80, np.log2(170.0))}
+        return tell_target_sizes(
+            Data(target=name), {site: {"target_sizes": {name: size}} for site, size in sizes.items()}
+        )
+
+    (note,) = told("weight")
     assert note.startswith("data.target: the sites' targets differ 2.1-fold in size")
-    assert tell_target_sizes(sizes, "score") == []
+    assert told("score") == []
 
 
 @pytest.mark.parametrize("factor", [100, 1000, 1e6])

@@ -17,6 +17,7 @@ from v6_algorithm.data.description.repeats import RowHashes, row_hashes
 from v6_algorithm.data.preparation.spelling import may_be_one
 from v6_algorithm.data.sources import TableSource, source_in
 from v6_algorithm.errors import DataError, ExperimentError
+from v6_algorithm.experiment import Data
 from v6_algorithm.experiment.table_form import TableForm
 
 HEADER = "age,crp,y"
@@ -191,12 +192,15 @@ def test_rows_of_few_values_are_alike_by_chance_and_not_told():
     assert "some rows are exact copies" in tell_repeats({"p": {"repeated": None}})[0]
 
 
-def test_targets_in_other_units_are_told():
-    sites = {"p": table(), "q": table(1).assign(dose=lambda f: f["dose"] * 100)}
-    notes = v6.run({"data": {"target": "dose"}, "problem": "regression", "rounds": 1}, sites).notes
-    assert any(n.startswith("data.target: the sites' targets differ") for n in notes)
-    same = tell_target_sizes({"p": {"target_size": [50, 3.0]}, "q": {"target_size": [50, 5.0]}, "r": {}})
-    assert same == []
+def test_targets_in_other_units_or_of_one_number_are_told():
+    sites = {"p": table(), "q": table(1).assign(dose=lambda f: f["dose"] * 100, a=37.0)}
+    data = {"targets": {"dose": {"kind": "regression"}, "a": {"kind": "regression"}}}
+    notes = "\n".join(v6.run({"data": data, "problem": "multitask", "rounds": 1}, sites).notes)
+    assert "data.targets.dose: the sites' targets differ" in notes
+    assert "data.targets.a: column 'a' has one number in all rows at q: what is learned there is that number" in notes
+    data = Data(target="dose")
+    one, other = ({"target_sizes": {"dose": [50, mean]}} for mean in (3.0, 5.0))
+    assert tell_target_sizes(data, {"p": one, "q": other, "r": {}}) == []
 
 
 def test_a_column_of_zeros_at_one_site_is_told_and_a_sex_alone_is_not():

@@ -150,7 +150,7 @@ def agree_on_columns(
         *tell_codes(schemas, agreement.features),
         *tell_event_codes(experiment.data, schemas),
         *tell_units(schemas),
-        *tell_target_sizes(schemas, experiment.data.target),
+        *tell_target_sizes(experiment.data, schemas),
         *tell_repeats(schemas),
         *_tell_none_left_out(experiment, schemas),
         *tell_met(experiment, schemas),

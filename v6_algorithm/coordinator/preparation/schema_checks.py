@@ -83,11 +83,17 @@ def check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
         raise WireError("the fingerprint of its table must be hexadecimal digits")
     if schema.get("at_zero") is not None and not is_rows(schema["at_zero"]):
         raise WireError("rows with a time of 0 must be a count")
-    for key, what in (("log_times", "event times"), ("target_size", "target")):
-        if key in schema:
-            rows, mean = schema[key]
-            if not is_rows(rows) or not isinstance(mean, (int, float)) or not abs(mean) <= _LONGEST_LOG:
-                raise WireError(f"the mean logarithm of its {what} must be a count and a number")
+    sizes = schema.get("target_sizes", {})
+    if not isinstance(sizes, dict) or not set(sizes) <= set(columns):
+        raise WireError("its sizes of targets must be of its columns")
+    for what, told in [("event times", schema.get("log_times")), *(("targets", of) for of in sizes.values())]:
+        if told is None:
+            continue
+        rows, mean = told
+        alike = mean is None and what == "targets"
+        number = isinstance(mean, (int, float)) and abs(mean) <= _LONGEST_LOG
+        if not is_rows(rows) or not (alike or number):
+            raise WireError(f"the mean logarithm of its {what} must be a count and a number")
     if not is_count(schema.get("repeated", 0)):
         raise WireError("rows that are copies of others must be a count")
     if not re.fullmatch("[0-9a-f]{0,64}", str(schema.get("table", ""))):

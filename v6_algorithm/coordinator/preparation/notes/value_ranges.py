@@ -140,25 +140,37 @@ def _spread_apart(means: np.ndarray, deviations: np.ndarray) -> bool:
     return len(spreads) > 1 and bool(spreads.max() >= _FACTOR_SPREAD * spreads.min())
 
 
-def tell_target_sizes(schemas: Mapping[str, Mapping[str, Any]], name: object = None) -> list[str]:
-    """Say so where the sites' targets differ so much in size that they are most likely in other units.
+def tell_target_sizes(data: Data, schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say so where a target's numbers differ so much in size between sites that they are most likely in other units.
 
-    With the `name` of the target's column also where they differ as the units of what it is called.
+    Also where they differ as the two units of what the column is called, and where a site has one number in all rows.
     """
-    sizes = {site: 2.0 ** schema["target_size"][1] for site, schema in schemas.items() if "target_size" in schema}
-    if len(sizes) < 2:
-        return []
+    notes = []
+    for key, column in data.target_columns.items():
+        told = {site: schema["target_sizes"][column] for site, schema in schemas.items()
+                if column in schema.get("target_sizes", {})}  # fmt: skip
+        if alike := [site for site, (_, mean) in told.items() if mean is None]:
+            notes.append(
+                f"data.{key}: column '{column}' has one number in all rows at {listed(alike)}: what is learned there "
+                "is that number"
+            )
+        sizes = {site: 2.0**mean for site, (_, mean) in told.items() if mean is not None}
+        if len(sizes) > 1 and (note := _tell_sizes(key, column, sizes)):
+            notes.append(note)
+    return notes
+
+
+def _tell_sizes(key: str, column: str, sizes: Mapping[str, float]) -> str:
     ranked = sorted(sizes, key=lambda site: sizes[site])
-    known = measurement_of(name) if isinstance(name, str) else None
+    known = measurement_of(column)
     means = np.array([sizes[site] for site in ranked])
-    as_units = known is not None and _in_its_units(known, means, means)
-    if means[-1] < OTHER_UNIT * means[0] and not as_units:
-        return []
+    if means[-1] < OTHER_UNIT * means[0] and not (known is not None and _in_its_units(known, means, means)):
+        return ""
     listing = ", ".join(f"{site} {sizes[site]:.3g}" for site in ranked[:_SHOWN_SITES])
-    return [
-        f"data.target: the sites' targets differ {means[-1] / means[0]:.2g}-fold in size (geometric "
+    return (
+        f"data.{key}: the sites' targets differ {means[-1] / means[0]:.2g}-fold in size (geometric "
         f"means: {listing}); are they in one unit?"
-    ]
+    )
 
 
 def check_codes(codes: Any, columns: Collection[str]) -> None:
