@@ -58,21 +58,22 @@ def table_facts(work: Work, columns: TableColumns, schema: dict[str, Any], *, si
     return facts
 
 
-def _target_sizes(work: Work, frame: pd.DataFrame) -> dict[str, tuple[int, float | None]]:
-    """Return by column of how many rows a number that is learned is not 0, and the mean binary logarithm of its size.
+def _target_sizes(work: Work, frame: pd.DataFrame) -> dict[str, tuple[int, float | None, int]]:
+    """Return by column how large the numbers are that are learned: rows that are not 0, and of these two more.
 
-    None in the logarithm's place where all rows with a number have the same.
+    The mean binary logarithm of their size, or None where all rows with a number have the same; and 1 or -1 where all
+    have this sign, else 0.
     """
     from v6_algorithm.data.targets import encoded_target
 
-    told: dict[str, tuple[int, float | None]] = {}
+    told: dict[str, tuple[int, float | None, int]] = {}
     for target in work.targets:
         if target.kind not in ("number", "count"):
             continue
         _, values = encoded_target(frame[target.column], target)
-        sizes = np.abs(values[values != 0])
+        sizes, sign = np.abs(values[values != 0]), int(values.min(initial=1) >= 0) - int(values.max(initial=-1) <= 0)
         if len(values) >= max(work.policy.minimum_cell, _FEWEST_ALIKE) and (values == values[0]).all():
-            told[target.column] = (len(sizes), None)
+            told[target.column] = (len(sizes), None, sign)
         elif len(sizes) >= max(work.policy.minimum_cell, 1) and target.kind == "number":
-            told[target.column] = (len(sizes), float(np.log2(sizes).mean()))
+            told[target.column] = (len(sizes), float(np.log2(sizes).mean()), sign)
     return told

@@ -120,7 +120,7 @@ def test_a_site_between_those_of_two_units_hides_neither():
 
 def test_a_target_in_its_two_units_is_told_by_its_name():
     def told(name):
-        sizes = {"p": (90, np.log2(81.0)), "q": (80, np.log2(170.0))}
+        sizes = {"p": (90, np.log2(81.0), 1), "q": (80, np.log2(170.0), 0)}
         return tell_target_sizes(
             Data(target=name), {site: {"target_sizes": {name: size}} for site, size in sizes.items()}
         )

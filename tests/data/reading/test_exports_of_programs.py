@@ -193,13 +193,14 @@ def test_rows_of_few_values_are_alike_by_chance_and_not_told():
 
 
 def test_targets_in_other_units_or_of_one_number_are_told():
-    sites = {"p": table(), "q": table(1).assign(dose=lambda f: f["dose"] * 100, a=37.0)}
+    sites = {"p": table(), "q": table(1).assign(dose=lambda f: f["dose"] * -100, a=37.0)}
     data = {"targets": {"dose": {"kind": "regression"}, "a": {"kind": "regression"}}}
     notes = "\n".join(v6.run({"data": data, "problem": "multitask", "rounds": 1}, sites).notes)
     assert "data.targets.dose: the sites' targets differ" in notes
+    assert "data.targets.dose: all numbers of column 'dose' are below 0 at q, and above it at p: do they" in notes
     assert "data.targets.a: column 'a' has one number in all rows at q: what is learned there is that number" in notes
     data = Data(target="dose")
-    one, other = ({"target_sizes": {"dose": [50, mean]}} for mean in (3.0, 5.0))
+    one, other = ({"target_sizes": {"dose": [50, mean, 1]}} for mean in (3.0, 5.0))
     assert tell_target_sizes(data, {"p": one, "q": other, "r": {}}) == []
 
 

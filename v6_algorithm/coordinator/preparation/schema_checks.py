@@ -86,14 +86,12 @@ def check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
     sizes = schema.get("target_sizes", {})
     if not isinstance(sizes, dict) or not set(sizes) <= set(columns):
         raise WireError("its sizes of targets must be of its columns")
-    for what, told in [("event times", schema.get("log_times")), *(("targets", of) for of in sizes.values())]:
-        if told is None:
-            continue
-        rows, mean = told
-        alike = mean is None and what == "targets"
-        number = isinstance(mean, (int, float)) and abs(mean) <= _LONGEST_LOG
-        if not is_rows(rows) or not (alike or number):
-            raise WireError(f"the mean logarithm of its {what} must be a count and a number")
+    if "log_times" in schema:
+        check_mean_logarithm("event times", *schema["log_times"])
+    for rows, mean, sign in sizes.values():
+        check_mean_logarithm("targets", rows, 0.0 if mean is None else mean)
+        if type(sign) is not int or sign not in (-1, 0, 1):
+            raise WireError("the sign of its targets must be -1, 0 or 1")
     if not is_count(schema.get("repeated", 0)):
         raise WireError("rows that are copies of others must be a count")
     if not re.fullmatch("[0-9a-f]{0,64}", str(schema.get("table", ""))):
@@ -104,6 +102,12 @@ def check_schema(schema: Any, kind: RowKind) -> Mapping[str, Any]:
         raise WireError("hashes of groups must be texts")
     kind.check(schema)
     return {**schema, "columns": {str(name): str(kind) for name, kind in schema["columns"].items()}}
+
+
+def check_mean_logarithm(what: str, rows: Any, mean: Any) -> None:
+    """Raise WireError unless these are a number of rows and a mean binary logarithm that float64 numbers can have."""
+    if not is_rows(rows) or not isinstance(mean, (int, float)) or not abs(mean) <= _LONGEST_LOG:
+        raise WireError(f"the mean logarithm of its {what} must be a count and a number")
 
 
 def is_rows(number: Any) -> bool:

@@ -149,12 +149,18 @@ def tell_target_sizes(data: Data, schemas: Mapping[str, Mapping[str, Any]]) -> l
     for key, column in data.target_columns.items():
         told = {site: schema["target_sizes"][column] for site, schema in schemas.items()
                 if column in schema.get("target_sizes", {})}  # fmt: skip
-        if alike := [site for site, (_, mean) in told.items() if mean is None]:
+        if alike := [site for site, (_, mean, _) in told.items() if mean is None]:
             notes.append(
                 f"data.{key}: column '{column}' has one number in all rows at {listed(alike)}: what is learned there "
                 "is that number"
             )
-        sizes = {site: 2.0**mean for site, (_, mean) in told.items() if mean is not None}
+        below, above = ([site for site, (*_, of) in told.items() if of == sign] for sign in (-1, 1))
+        if below and above:
+            notes.append(
+                f"data.{key}: all numbers of column '{column}' are below 0 at {listed(below)}, and above it at "
+                f"{listed(above)}: do they mean the same?"
+            )
+        sizes = {site: 2.0**mean for site, (_, mean, _) in told.items() if mean is not None}
         if len(sizes) > 1 and (note := _tell_sizes(key, column, sizes)):
             notes.append(note)
     return notes
