@@ -82,7 +82,7 @@ def test_messages_that_come_in_pieces_do_not_run_into_each_other():
 def test_sites_take_the_quicker_steps_that_are_told_and_no_others(monkeypatch, ways):
     taken = []
     for module, name in ((learner, "fused_steps"), (images, "channels_last")):
-        monkeypatch.setattr(module, name, lambda name=name: taken.append(name) or nullcontext())
+        monkeypatch.setattr(module, name, lambda *told, way=name: taken.append(way) or nullcontext())
     monkeypatch.setattr("v6_algorithm.site.together.quicker.quicker_steps", lambda shared: ways)
     with quicker({}):
         assert taken == [{FUSED: "fused_steps", CHANNELS_LAST: "channels_last"}[way] for way in ways]
