@@ -31,6 +31,7 @@ from v6_algorithm.coordinator.preparation.notes.empty_cells import has_empty_cel
 from v6_algorithm.coordinator.preparation.notes.far_from_zero import tell_far
 from v6_algorithm.coordinator.preparation.notes.images import tell_copies, tell_values
 from v6_algorithm.coordinator.preparation.notes.leaks import tell_leaks, tell_unsearched
+from v6_algorithm.coordinator.preparation.notes.not_compared import tell_not_compared
 from v6_algorithm.coordinator.preparation.notes.patients import tell_repeats, tell_shared_patients
 from v6_algorithm.coordinator.preparation.notes.value_ranges import (
     tell_codes,
@@ -155,6 +156,7 @@ def agree_on_columns(
         *_tell_none_left_out(experiment, schemas),
         *tell_met(experiment, schemas),
         *tell_shared_patients(experiment, schemas),
+        *tell_not_compared(experiment, policies, tables=kind.tables),
     ]
     return taking_part, replace(agreement, notes=notes, hospitals=hospitals, synthetic=synthetic, policies=policies,
                                silent=silent, fingerprints=fingerprints(schemas),

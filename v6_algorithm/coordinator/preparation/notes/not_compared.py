@@ -1,0 +1,45 @@
+"""What the researcher is told of comparisons between sites that the nodes' rules leave out: silence is no all-clear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from v6_algorithm.data.rows.kind import listed
+from v6_algorithm.experiment import Experiment
+
+# Rules by which a node keeps to itself how large the numbers are that are learned.
+_KEEP_SIZES = ("secret_folds", "refuse_differences", "coarse_histograms")
+
+
+def tell_not_compared(experiment: Experiment, rules: Mapping[str, Mapping[str, Any]], *, tables: bool) -> list[str]:
+    """Name the sites whose rules keep what a comparison of tables, or of regression targets, needs.
+
+    `rules` are those that each hospital's node says are in force, empty where it says none; `tables` says whether rows
+    are those of a table, and no images.
+    """
+    if len(rules) < 2 or not tables:
+        return []
+    masked = experiment.privacy.secure_aggregation is not None
+    noisy = experiment.privacy.differential_privacy is not None
+    same = [site for site, of in sorted(rules.items()) if masked or of.get("patient_hashes") is False]
+    sizes = [site for site, of in sorted(rules.items()) if masked or noisy or any(of.get(rule) for rule in _KEEP_SIZES)]
+    notes = []
+    if same:
+        notes.append(
+            f"not compared, since nodes keep it to themselves: whether two sites have the same rows (at {listed(same)})"
+        )
+    if sizes and _learns_numbers(experiment):
+        notes.append(
+            "not compared, since nodes keep it to themselves: the size of the sites' regression targets (at "
+            f"{listed(sizes)}), so other units or another sign at a site, or one number in all its rows, would not be "
+            "noticed"
+        )
+    return notes
+
+
+def _learns_numbers(experiment: Experiment) -> bool:
+    targets = experiment.data.targets
+    if targets is not None:
+        return any(target.kind == "regression" for target in targets.values())
+    return experiment.problem.kind == "regression"
