@@ -10,14 +10,14 @@ from v6_algorithm.site.policy import Policy
 
 RULES = {name: Policy.of(preset).in_force() for name, preset in (("ada", "trusted"), ("bob", "standard"))}
 TABLE = "not compared, since nodes keep it to themselves: whether two sites have the same rows (at "
-TARGET = "not compared, since nodes keep it to themselves: the size of the sites' regression targets (at "
+TARGET = "not compared, since nodes keep it to themselves: how large 'age' is (at "
 
 
 @pytest.mark.parametrize(
     ("content", "rules", "told"),
     [
         ({"data": {"target": "y"}}, RULES, [f"{TABLE}bob)"]),
-        ({"data": {"target": "y"}, "problem": "regression"}, RULES, [f"{TABLE}bob)", f"{TARGET}bob)"]),
+        ({"data": {"target": "age"}, "problem": "regression"}, RULES, [f"{TABLE}bob)", f"{TARGET}bob)"]),
         (
             {"data": {"targets": {"sex": "classification", "age": "regression"}}, "problem": "multitask"},
             {"bob": RULES["bob"], "eve": RULES["bob"]},

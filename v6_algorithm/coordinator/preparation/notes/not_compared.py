@@ -29,17 +29,17 @@ def tell_not_compared(experiment: Experiment, rules: Mapping[str, Mapping[str, A
         notes.append(
             f"not compared, since nodes keep it to themselves: whether two sites have the same rows (at {listed(same)})"
         )
-    if sizes and _learns_numbers(experiment):
+    if sizes and (numbers := _numbers(experiment)):
         notes.append(
-            "not compared, since nodes keep it to themselves: the size of the sites' regression targets (at "
-            f"{listed(sizes)}), so other units or another sign at a site, or one number in all its rows, would not be "
-            "noticed"
+            f"not compared, since nodes keep it to themselves: how large {listed(numbers)} is (at {listed(sizes)}), so "
+            "that other units or another sign at a site, or one number in all its rows, would not be noticed"
         )
     return notes
 
 
-def _learns_numbers(experiment: Experiment) -> bool:
-    targets = experiment.data.targets
-    if targets is not None:
-        return any(target.kind == "regression" for target in targets.values())
-    return experiment.problem.kind == "regression"
+def _numbers(experiment: Experiment) -> list[str]:
+    """Return the columns that are learned as numbers."""
+    data = experiment.data
+    if data.targets is not None:
+        return [f"'{column}'" for column, target in data.targets.items() if target.kind == "regression"]
+    return [f"'{data.target}'"] if experiment.problem.kind == "regression" else []
