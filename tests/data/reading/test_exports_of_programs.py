@@ -216,6 +216,7 @@ NUMBERED = {
     "Excel's days": (lambda row: 43831 + row * 7 % 900, "day numbers"),
     "seconds": (lambda row: 1577836800 + row * 86411, "day numbers"),
     "case numbers": (lambda row: 100_003 + row * 7919 % 899_999, "row numbers"),
+    "case numbers below a million": (lambda row: 17 + row * 617_933 % 999_983, "row numbers"),
     "platelets": (lambda row: 150_000 + row * 7 % 120 * 1000 + row % 2 * 1000, None),
     "NT-proBNP": (lambda row: 5 + row**3 // 7, None),
     "leukocytes": (lambda row: 4_000 + row * 411, None),

@@ -105,7 +105,7 @@ _GROWN, _UNBORN = 40, -100
 _ROWS_THAT_COUNT = 100
 # Of numbers that go up: above all years, and the most rows of each on average.
 _ABOVE_YEARS, _VISITS = 2_200, 5
-_ROWS_GIVEN_OUT, _LONG_NUMBER = 40, 100_000
+_ROWS_GIVEN_OUT, _LONG_NUMBER, _MOST_LONG = 40, 100_000, 0.8
 # Standard deviation as a share of the range: 0.29 of numbers given out in turn, about 0.22 of so many measurements.
 _EVENLY_SPREAD = 0.27
 # The largest share of rows in which -1 beside 0 and 1 is most likely "not known".
@@ -363,9 +363,9 @@ def _hint_of_numbers(column: pd.Series, texts: Texts | None) -> str | None:
     if _go_up(known):
         return "row numbers"
     counts_on = bool((np.diff(known) == np.diff(np.flatnonzero(~np.isnan(numbers)))).all())
-    # Numbers of one length, spread evenly as they are given out, show it sooner; volumes of organs crowd in the middle.
-    digits = np.floor(np.log10(np.maximum(known, 1)))
-    given_out = known.min() >= _LONG_NUMBER and bool((digits == digits[0]).all())
+    # Long numbers, spread evenly as they are given out, show it sooner; volumes of organs crowd in the middle. Of those
+    # below a million every tenth is shorter.
+    given_out = known.min() >= 0 and (known >= _LONG_NUMBER).mean() >= _MOST_LONG
     given_out = given_out and known.std() >= _EVENLY_SPREAD * np.ptp(known)
     enough = len(known) >= (_ROWS_GIVEN_OUT if given_out else _ROWS_THAT_COUNT)
     never_repeat = enough and len(np.unique(known)) == len(known) and not _crowds_low(known)
