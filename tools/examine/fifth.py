@@ -24,6 +24,7 @@ from tools.examine.patients import (
     linear,
     logit_is,
     net,
+    number,
     pooled,
     three,
     with_survival,
@@ -35,11 +36,6 @@ ROWS = pooled(BASE)
 FITS = right(logit_is(ROWS))
 TIMES = with_survival(BASE)
 RUNS = right(lambda r: True)
-
-
-def number(f: pd.DataFrame) -> np.ndarray:
-    """Return the rows' numbers."""
-    return np.arange(len(f))
 
 
 def frames(

@@ -10,31 +10,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tools.examine.case import Expected, Input, case, refused, right, told, told_or_refused
+from tools.examine.case import Expected, Input, refused, told, told_or_refused
+from tools.examine.fourth import BASE, FITS, ROWS, fourth
 from tools.examine.patients import (
     csv,
     each,
     files,
     glm,
     logit_is,
-    pooled,
-    three,
+    number,
     written,
 )  # fmt: skip
-
-BASE = three(42)
-ROWS = pooled(BASE)
-FITS = right(logit_is(ROWS))
-
-
-def fourth(kind: str, name: str):
-    """Register an input of this sample."""
-    return case("fourth", kind, name)
-
-
-def number(f: pd.DataFrame) -> np.ndarray:
-    """Return the rows' numbers."""
-    return np.arange(len(f))
 
 
 # Books of Excel

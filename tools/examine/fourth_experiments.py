@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tools.examine.case import Expected, Input, case, refused, right, told, told_or_refused
+from tools.examine.case import Expected, Input, refused, right, told, told_or_refused
+from tools.examine.fourth import BASE, FITS, fourth
 from tools.examine.patients import (
     COLUMNS,
     cox,
@@ -18,27 +19,11 @@ from tools.examine.patients import (
     files,
     glm,
     linear,
-    logit_is,
     net,
-    pooled,
-    three,
+    number,
     with_survival,
     written,
 )  # fmt: skip
-
-BASE = three(42)
-ROWS = pooled(BASE)
-FITS = right(logit_is(ROWS))
-
-
-def fourth(kind: str, name: str):
-    """Register an input of this sample."""
-    return case("fourth", kind, name)
-
-
-def number(f: pd.DataFrame) -> np.ndarray:
-    """Return the rows' numbers."""
-    return np.arange(len(f))
 
 
 # Parts and groups

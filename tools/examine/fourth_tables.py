@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tools.examine.case import Expected, Input, case, refused, right, told, told_or_refused
+from tools.examine.case import Expected, Input, refused, right, told, told_or_refused
+from tools.examine.fourth import BASE, FITS, ROWS, fourth
 from tools.examine.patients import (
     COLUMNS,
     csv,
@@ -20,25 +21,10 @@ from tools.examine.patients import (
     glm,
     logit_is,
     net,
-    pooled,
+    number,
     texts,
-    three,
     written,
 )  # fmt: skip
-
-BASE = three(42)
-ROWS = pooled(BASE)
-FITS = right(logit_is(ROWS))
-
-
-def fourth(kind: str, name: str):
-    """Register an input of this sample."""
-    return case("fourth", kind, name)
-
-
-def number(f: pd.DataFrame) -> np.ndarray:
-    """Return the rows' numbers."""
-    return np.arange(len(f))
 
 
 def exports(

@@ -163,3 +163,8 @@ def texts(folder: Path, frames: Mapping[str, pd.DataFrame], change: Any, experim
     from tools.examine.case import Input
 
     return Input(written(folder, {n: change(t) for n, t in csv(frames).items()}), experiment, expected)
+
+
+def number(f: pd.DataFrame) -> np.ndarray:
+    """Return the rows' numbers."""
+    return np.arange(len(f))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tools.examine.case import Expected, Input, case, refused, right, told, told_or_refused
+from tools.examine.case import Expected, Input, refused, right, told, told_or_refused
 from tools.examine.patients import (
     COLUMNS,
     csv,
@@ -22,17 +22,13 @@ from tools.examine.patients import (
     three,
     written,
 )  # fmt: skip
+from tools.examine.third import third
 
 BASE = three(32)
 ROWS = pooled(BASE)
 REST = ["age", "sbp", "bmi"]
 FITS = right(logit_is(ROWS))
 Cell = Callable[[int, float], Any]
-
-
-def third(kind: str, name: str):
-    """Register an input of this sample."""
-    return case("third", kind, name)
 
 
 def comma(value: float) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tools.examine.case import Expected, Input, case, refused, right, told, told_or_refused
+from tools.examine.case import Expected, Input, refused, right, told, told_or_refused
 from tools.examine.patients import (
     cox,
     csv,
@@ -23,12 +23,7 @@ from tools.examine.patients import (
     with_survival,
     written,
 )  # fmt: skip
-
-
-def third(kind: str, name: str):
-    """Register an input of this sample."""
-    return case("third", kind, name)
-
+from tools.examine.third import third
 
 BASE = three(31)
 FITS = right(logit_is(pooled(BASE)))

@@ -10,16 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tools.examine.case import Expected, Input, case, refused, right, told, told_or_refused
+from tools.examine.case import Expected, Input, refused, right, told, told_or_refused
 from tools.examine.patients import COLUMNS, each, features_are, files, glm, logit_is, pooled, three
+from tools.examine.third import third
 
 BASE = three(33)
 ROWS = pooled(BASE)
-
-
-def third(kind: str, name: str):
-    """Register an input of this sample."""
-    return case("third", kind, name)
 
 
 def labels(kind: str, name: str, a: Sequence[Any], b: Sequence[Any], expected: Expected, **data: Any) -> None:

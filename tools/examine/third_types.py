@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tools.examine.case import Expected, Input, case, refused, right, told, told_or_refused
+from tools.examine.case import Expected, Input, refused, right, told, told_or_refused
 from tools.examine.patients import (
     COLUMNS,
     each,
@@ -22,16 +22,12 @@ from tools.examine.patients import (
     three,
     with_survival,
 )  # fmt: skip
+from tools.examine.third import third
 
 BASE = three(34)
 ROWS = pooled(BASE)
 FITS = right(logit_is(ROWS))
 TIMES = with_survival(BASE)
-
-
-def third(kind: str, name: str):
-    """Register an input of this sample."""
-    return case("third", kind, name)
 
 
 def frames(
