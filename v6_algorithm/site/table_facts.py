@@ -25,7 +25,7 @@ def table_facts(work: Work, columns: TableColumns, schema: dict[str, Any], *, si
     """Return entries of a site's schema: columns that tell the target, columns of codes, copies of rows.
 
     Of classes and codes of fewer rows than the node's smallest cell nothing is told. With `sizes` also how large the
-    numbers are that are learned.
+    numbers are that are learned, of images and series too.
     """
     from v6_algorithm.data.description.describe import MOST_HINTED, codes_of
     from v6_algorithm.data.description.leaks import telling_columns
@@ -33,11 +33,15 @@ def table_facts(work: Work, columns: TableColumns, schema: dict[str, Any], *, si
     from v6_algorithm.data.targets import known_rows
 
     frame = columns.frame
-    if not work.kind.tables or frame.shape[1] > MOST_HINTED or schema["synthetic"]:
-        return {}
+    facts: dict[str, Any] = {}
+    if schema["synthetic"]:
+        return facts
+    if sizes and (told := _target_sizes(work, frame)):
+        facts["target_sizes"] = told
+    if not work.kind.tables or frame.shape[1] > MOST_HINTED:
+        return facts
     smallest = max(work.policy.minimum_cell, work.policy.minimum_label_rows)
     numeric = [name for name, kind in schema["columns"].items() if kind == "numeric"]
-    facts: dict[str, Any] = {}
     if leaks := telling_columns(frame, numeric, work.experiment.data.categorical, work.targets, smallest, columns):
         facts["leaks"] = leaks
     if codes := codes_of(frame, smallest, columns):
@@ -53,8 +57,6 @@ def table_facts(work: Work, columns: TableColumns, schema: dict[str, Any], *, si
         if work.policy.patient_hashes and not hides:
             key = work.policy.aggregation_secret or digest(work.experiment.for_sites())
             facts["table"] = hashes.of_table(key.encode())
-    if sizes and (told := _target_sizes(work, frame)):
-        facts["target_sizes"] = told
     return facts
 
 

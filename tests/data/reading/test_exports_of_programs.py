@@ -204,6 +204,13 @@ def test_targets_in_other_units_or_of_one_number_are_told():
     assert tell_target_sizes(data, {"p": one, "q": other, "r": {}}) == []
 
 
+def test_of_wide_tables_targets_are_compared_too(monkeypatch):
+    monkeypatch.setattr("v6_algorithm.data.description.describe.MOST_HINTED", 2)
+    sites = {"p": table(), "q": table(1).assign(dose=lambda f: f["dose"] * 100)}
+    notes = v6.run({"data": {"target": "dose"}, "problem": "regression", "rounds": 1}, sites).notes
+    assert any(n.startswith("data.target: the sites' targets differ") for n in notes)
+
+
 def test_a_column_of_zeros_at_one_site_is_told_and_a_sex_alone_is_not():
     sites = {name: table(seed).assign(sex=lambda f: f.index % 2) for seed, name in enumerate("pq")}
     sites["q"] = sites["q"].assign(dose=0.0, sex=1)

@@ -16,16 +16,16 @@ def tell_not_compared(experiment: Experiment, rules: Mapping[str, Mapping[str, A
     """Name the sites whose rules keep what a comparison of tables, or of regression targets, needs.
 
     `rules` are those that each hospital's node says are in force, empty where it says none; `tables` says whether rows
-    are those of a table, and no images.
+    are those of a table; images are compared otherwise.
     """
-    if len(rules) < 2 or not tables:
+    if len(rules) < 2:
         return []
     masked = experiment.privacy.secure_aggregation is not None
     noisy = experiment.privacy.differential_privacy is not None
     same = [site for site, of in sorted(rules.items()) if masked or of.get("patient_hashes") is False]
     sizes = [site for site, of in sorted(rules.items()) if masked or noisy or any(of.get(rule) for rule in _KEEP_SIZES)]
     notes = []
-    if same:
+    if same and tables:
         notes.append(
             f"not compared, since nodes keep it to themselves: whether two sites have the same rows (at {listed(same)})"
         )
